@@ -1,0 +1,1 @@
+"""The parts around the core: models, engine process, text, server, commands."""
