@@ -1,7 +1,8 @@
 """One step in plain numbers: what the scheduler asks of the runner, and what comes back.
 
-No tensors and no objects shared between the two sides: a plan can be encoded, broadcast to ranks, or answered by a simulator.
-A request has no *phase*: prefill, decode and resumption after preemption are all chunks of "tokens minus computed".
+No tensors and no objects shared between the two sides: a plan can be encoded, broadcast to ranks, or answered by a
+simulator. A request has no *phase*: prefill, decode and resumption after preemption are all chunks of "tokens minus
+computed".
 """
 
 import msgspec
@@ -64,7 +65,7 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class StepPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Everything the runner does in one step, in this order: close ``freed`` slots, open ``opened``, compute ``chunks``."""
+    """What the runner does in one step, in this order: close ``freed`` slots, open ``opened``, compute ``chunks``."""
 
     step: int
     chunks: list[Chunk]
@@ -84,9 +85,11 @@ class StepResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a step meant for one request: its new output tokens (a final stop token included) and, at the end, why it ended.
+    """What a step meant for one request: its new output tokens (a final stop token included) and, at the end, why it
+    ended.
 
-    ``finish`` is ``""`` (goes on), ``"stop"`` (a stop token was sampled), ``"length"`` or ``"error"`` (then ``message`` says why).
+    ``finish`` is ``""`` (goes on), ``"stop"`` (a stop token was sampled), ``"length"`` or ``"error"`` (then
+    ``message`` says why).
     """
 
     request: int

@@ -9,8 +9,8 @@ from backend.engine.messages import EngineInfo, Load, Output, Report, Started, S
 class Generation(Protocol):
     """One request in the engine. Iterate once: ``Started`` first (not when it fails before), then ``Output``s.
 
-    The last ``Output`` has a non-empty ``finish`` (``stop``, ``length``, ``deadline``, ``error``) unless ``cancel`` was called;
-    iteration ends after it, or after ``cancel``. When the engine dies, iteration ends with an ``error`` output,
+    The last ``Output`` has a non-empty ``finish`` (``stop``, ``length``, ``deadline``, ``error``) unless ``cancel`` was
+    called; iteration ends after it, or after ``cancel``. When the engine dies, iteration ends with an ``error`` output,
     code ``engine_error``.
     """
 

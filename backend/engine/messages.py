@@ -9,7 +9,7 @@ from scheduler.plan import Sampling
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """A new request. ``prompt``: token ids as little-endian uint32; ``seconds``: most time from now to the end, 0 for none.
+    """A new request. ``prompt``: token ids as little-endian uint32; ``seconds``: most time until the end, 0 for none.
 
     ``request`` is chosen by the client of the engine and unique among its open requests.
     """
@@ -83,7 +83,7 @@ class Started(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """New tokens of a request; ``finish`` as in ``scheduler.plan.Progress``, plus ``"deadline"``. A stop token is included."""
+    """New tokens of a request, a stop token included; ``finish`` as in ``scheduler.plan.Progress``, or ``"deadline"``."""
 
     request: int
     tokens: list[int]

@@ -1,0 +1,21 @@
+"""What an engine process is told when it starts. Plain numbers and paths; no defaults that depend on the machine."""
+
+import msgspec
+
+
+class EngineOptions(msgspec.Struct, frozen=True):
+    """``model``: checkpoint folder. ``kv_memory``: bytes for KV pages, 0 to choose from the free memory.
+
+    ``dtype``: ``auto``, ``float32``, ``bfloat16`` or ``float16``. ``threads``: for the forward pass, 0 to choose.
+    ``max_step_tokens``: most tokens computed in one step (decodes and prefill chunks together).
+    """
+
+    model: str
+    dtype: str = "auto"
+    kv_memory: int = 0
+    page_size: int = 16
+    max_running: int = 64
+    max_waiting: int = 1024
+    max_step_tokens: int = 512
+    max_context: int = 0
+    threads: int = 0

@@ -1,0 +1,99 @@
+"""The engine process: ``python -m backend.engine.process FD``. Options come in, then commands; events go out.
+
+One thread reads commands; the main thread alternates between them and steps, and writes the events. When the server's
+side of the socket closes, the process ends at once: nobody is left to answer.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from backend.engine.loop import EngineLoop
+from backend.engine.messages import Command, Loading, StartFailed
+from backend.engine.options import EngineOptions
+from backend.engine.wire import FrameReader, encode
+from backend.errors import StartError
+
+PROGRESS_SECONDS = 0.05
+
+
+class Inbox:
+    """Commands on their way from the reading thread to the loop."""
+
+    def __init__(self, reader: FrameReader) -> None:
+        self._reader = reader
+        self._commands: deque[Command] = deque()
+        self._arrived = threading.Event()
+        threading.Thread(target=self._read, name="commands", daemon=True).start()
+
+    def take(self, wait: bool) -> list[Command]:
+        """All commands that have arrived; with ``wait`` at least one."""
+        if wait:
+            self._arrived.wait()
+        self._arrived.clear()
+        taken = []
+        while self._commands:
+            taken.append(self._commands.popleft())
+        return taken
+
+    def _read(self) -> None:
+        decoder = msgspec.msgpack.Decoder(Command)
+        while (frame := self._reader.read()) is not None:
+            self._commands.append(decoder.decode(frame))
+            self._arrived.set()
+        os._exit(0)
+
+
+def serve(loop: EngineLoop, inbox: Inbox, connection: socket.socket) -> None:
+    """Run until ``Shutdown``. Commands are looked at between any two steps: a cancel frees its pages within one step."""
+    while not loop.closing:
+        for command in inbox.take(wait=not loop.has_work):
+            if (answer := loop.handle(command)) is not None:
+                connection.sendall(encode(answer))
+        if loop.has_work and (output := loop.step()) is not None:
+            connection.sendall(encode(output))
+
+
+def report_loading(connection: socket.socket) -> Callable[[str, int, int], None]:
+    """A callback ``(what, done, total)`` that sends ``Loading`` events, not more often than people can see."""
+    last = 0.0
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done >= total or now - last >= PROGRESS_SECONDS:
+            last = now
+            connection.sendall(encode(Loading(what=what, done=done, total=total)))
+
+    return report
+
+
+def main() -> None:
+    """Entry point of the child process; the argument is the number of an inherited socket."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides when we end
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    reader = FrameReader(connection)
+    frame = reader.read()
+    if frame is None:
+        return
+    options = msgspec.msgpack.decode(frame, type=EngineOptions)
+    try:
+        from backend.engine.assembly import assemble  # loads torch: late, so that a closed socket costs nothing
+
+        loop, info = assemble(options, report_loading(connection))
+    except StartError as error:
+        connection.sendall(encode(StartFailed(code=error.code, message=error.message)))
+        return
+    connection.sendall(encode(info))
+    serve(loop, Inbox(reader), connection)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""The engine as a child process: starts it, speaks frames with it, hands each request its own events.
+
+Knows asyncio and the messages; nothing of text or tensors. When the child dies, every open request ends with an
+``error`` output and ``alive`` turns False.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+
+import backend
+from backend.engine.messages import (
+    Cancel,
+    Command,
+    EngineInfo,
+    Event,
+    Inspect,
+    Load,
+    Loading,
+    Output,
+    Report,
+    Shutdown,
+    Started,
+    StartFailed,
+    StepOutput,
+    Submit,
+)
+from backend.engine.options import EngineOptions
+from backend.engine.wire import encode, read_frame
+from backend.errors import EngineError, StartError
+
+_decoder = msgspec.msgpack.Decoder(Event)
+EMPTY_LOAD = Load(**dict.fromkeys(Load.__struct_fields__, 0))
+CLOSE_SECONDS = 5.0
+
+
+class ProcessGeneration:
+    """One request's events, in order. See ``backend.engine.client.Generation``."""
+
+    def __init__(self, client: "ProcessClient", request: int) -> None:
+        self._client = client
+        self._request = request
+        self._events: asyncio.Queue[Started | Output | None] = asyncio.Queue()
+
+    def push(self, event: Started | Output | None) -> None:
+        """An event from the engine; ``None`` ends the iteration."""
+        self._events.put_nowait(event)
+
+    async def __aiter__(self) -> AsyncIterator[Started | Output]:
+        while (event := await self._events.get()) is not None:
+            yield event
+            if isinstance(event, Output) and event.finish:
+                return
+
+    def cancel(self) -> None:
+        """Free the request in the engine; idempotent."""
+        self._client.drop(self._request)
+        self.push(None)
+
+
+class ProcessClient:
+    """An ``EngineClient`` over a socket to a child process. Made by ``start_engine``."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        info: EngineInfo,
+    ) -> None:
+        self.info = info
+        self.load = EMPTY_LOAD
+        self.process = process
+        self._reader = reader
+        self._writer = writer
+        self._ids = itertools.count(1)
+        self._generations: dict[int, ProcessGeneration] = {}
+        self._reports: list[asyncio.Future[Report]] = []
+        self._gone = asyncio.Event()
+        self._pump = asyncio.create_task(self._read())
+
+    @property
+    def alive(self) -> bool:
+        """False once the child's side of the socket has closed."""
+        return not self._gone.is_set()
+
+    def next_request_id(self) -> int:
+        """Unique within this client."""
+        return next(self._ids)
+
+    def generate(self, submit: Submit) -> ProcessGeneration:
+        """Send the request; its events are read by iterating over the result."""
+        generation = ProcessGeneration(self, submit.request)
+        self._generations[submit.request] = generation
+        try:
+            self._send(submit)
+        except EngineError:
+            del self._generations[submit.request]
+            raise
+        return generation
+
+    def drop(self, request: int) -> None:
+        """Cancel a request and forget it; unknown ids are ignored."""
+        if self._generations.pop(request, None) is not None and self.alive:
+            self._send(Cancel(request))
+
+    async def inspect(self, check: bool = False) -> Report:
+        """State of the engine between two steps."""
+        answer: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
+        self._send(Inspect(check))
+        self._reports.append(answer)
+        return await answer
+
+    async def close(self) -> None:
+        """Ask the child to end; kill it when it has not within a few seconds."""
+        if self.alive:
+            self._send(Shutdown())
+        try:
+            await asyncio.wait_for(self.process.wait(), CLOSE_SECONDS)
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+        await self._pump
+        self._writer.close()
+
+    def _send(self, command: Command) -> None:
+        if not self.alive:
+            raise EngineError("the engine is not running", status=503)
+        self._writer.write(encode(command))
+
+    async def _read(self) -> None:
+        try:
+            while (frame := await read_frame(self._reader)) is not None:
+                self._dispatch(_decoder.decode(frame))
+        finally:
+            self._gone.set()
+            self._end_all()
+
+    def _dispatch(self, event: Event) -> None:
+        if isinstance(event, StepOutput):
+            self.load = event.load
+            for started in event.started:
+                if (generation := self._generations.get(started.request)) is not None:
+                    generation.push(started)
+            for output in event.outputs:
+                if (generation := self._generations.get(output.request)) is not None:
+                    generation.push(output)
+                    if output.finish:
+                        del self._generations[output.request]
+        elif isinstance(event, Report):
+            self.load = event.load
+            answer = self._reports.pop(0)
+            if not answer.done():
+                answer.set_result(event)
+
+    def _end_all(self) -> None:
+        message = "the engine ended unexpectedly"
+        for request, generation in self._generations.items():
+            generation.push(Output(request=request, tokens=[], finish="error", code="engine_error", message=message))
+        self._generations.clear()
+        for answer in self._reports:
+            if not answer.done():
+                answer.set_exception(EngineError(message, status=503))
+        self._reports.clear()
+
+
+async def start_engine(options: EngineOptions, on_loading: Callable[[Loading], None] | None = None) -> ProcessClient:
+    """Start an engine process and wait until it takes requests.
+
+    ``on_loading`` is called with the progress of loading. Raises ``StartError`` with the engine's own words when it
+    cannot start. The child ends by itself when this process goes away.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "backend.engine.process",
+            str(theirs.fileno()),
+            pass_fds=(theirs.fileno(),),
+            env=_environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+    reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+    writer.write(encode(options))
+    try:
+        info = await _await_ready(process, reader, on_loading)
+    except BaseException:
+        writer.close()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    return ProcessClient(process, reader, writer, info)
+
+
+async def _await_ready(
+    process: asyncio.subprocess.Process,
+    reader: asyncio.StreamReader,
+    on_loading: Callable[[Loading], None] | None,
+) -> EngineInfo:
+    while (frame := await read_frame(reader)) is not None:
+        match _decoder.decode(frame):
+            case Loading() as loading:
+                if on_loading is not None:
+                    on_loading(loading)
+            case EngineInfo() as info:
+                return info
+            case StartFailed(code=code, message=message):
+                raise StartError(message, code=code)
+    status = await process.wait()
+    raise StartError(f"the engine process ended while it was starting (exit status {status})", code="engine_error")
+
+
+def _environment() -> dict[str, str]:
+    """The child's environment: ours, and the folder that holds the packages on its path."""
+    root = str(Path(backend.__file__).resolve().parent.parent)
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
