@@ -83,7 +83,7 @@ class Started(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """New tokens of a request, a stop token included; ``finish`` as in ``scheduler.plan.Progress``, or ``"deadline"``."""
+    """New tokens, a stop token included; ``finish`` as in ``scheduler.plan.Progress``, or ``"deadline"``."""
 
     request: int
     tokens: list[int]

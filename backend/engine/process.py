@@ -52,7 +52,7 @@ class Inbox:
 
 
 def serve(loop: EngineLoop, inbox: Inbox, connection: socket.socket) -> None:
-    """Run until ``Shutdown``. Commands are looked at between any two steps: a cancel frees its pages within one step."""
+    """Run until ``Shutdown``. Commands are looked at between steps: a cancel frees its pages within one step."""
     while not loop.closing:
         for command in inbox.take(wait=not loop.has_work):
             if (answer := loop.handle(command)) is not None:

@@ -1,0 +1,124 @@
+"""Carries out plans: one ``StepPlan`` in, one ``StepResult`` out. Owns the KV pool, block tables and sampling settings.
+
+Knows no text, no tenants and no scheduling; it trusts a plan's pages to be the right ones, and refuses a request whose chunk
+cannot be computed without failing the others.
+"""
+
+import numpy as np
+import torch
+
+from backend.engine.batch import BlockTables, StepBatch, build_batch
+from backend.engine.kv_pool import KVPool
+from backend.engine.kv_pool import kv_bytes_per_page as bytes_per_page
+from backend.engine.sampling import SlotSampling
+from backend.models.config import ModelConfig
+from backend.models.decoder import Decoder
+from scheduler.plan import Chunk, Opened, StepPlan, StepResult
+
+
+class Runner:
+    """A model with its pool. Call ``run`` from one thread, plan after plan."""
+
+    def __init__(self, model: Decoder, pages: int, page_size: int, max_running: int, max_context: int = 0) -> None:
+        """``max_running`` slots of at most ``max_context`` tokens each (0: what the model allows)."""
+        self.model = model
+        self.pool = KVPool(model.config, pages, page_size, model.dtype, model.device)
+        self._max_context = min(max_context or model.config.max_context, model.config.max_context)
+        self._tables = BlockTables(max_running, -(-self._max_context // page_size))
+        self._sampling = SlotSampling(max_running)
+        self._last = np.zeros(max_running, np.int64)  # token that each slot drew last
+        self._broken: dict[int, str] = {}  # open slots that cannot go on, and why
+
+    @staticmethod
+    def kv_bytes_per_page(config: ModelConfig, page_size: int, dtype: torch.dtype) -> int:
+        """Bytes of KV memory that one page takes."""
+        return bytes_per_page(config, page_size, dtype)
+
+    @torch.inference_mode()
+    def run(self, plan: StepPlan) -> StepResult:
+        """Close slots, open slots, compute chunks, draw tokens; in this order."""
+        for slot in plan.freed:
+            self._reset(slot)
+        for opened in plan.opened:
+            self._open(opened)
+        tokens: list[list[int]] = [[] for _ in plan.chunks]
+        failures: dict[int, str] = {}
+        kept, ids = [], []
+        for index, chunk in enumerate(plan.chunks):
+            if problem := self._append(chunk):
+                failures[chunk.request] = problem
+            else:
+                kept.append(index)
+                ids.append(self._token_ids(chunk))
+        if kept:
+            step = build_batch([plan.chunks[index] for index in kept], ids, self._tables, self.pool)
+            logits, finite = self.model.forward(step.batch, self.pool.storage)
+            failures |= self._not_finite(step, finite.cpu().numpy())
+            for place, token in zip(step.emitting, self._draw(step, logits, failures), strict=True):
+                if step.chunks[place].request not in failures:
+                    tokens[kept[place]] = [int(token)]
+        return StepResult(step=plan.step, tokens=tokens, failures=failures)
+
+    def _reset(self, slot: int) -> None:
+        self._tables.reset(slot)
+        self._last[slot] = 0
+        self._broken.pop(slot, None)
+
+    def _open(self, opened: Opened) -> None:
+        self._reset(opened.slot)
+        if problem := self._sampling.set(opened.slot, opened.sampling):
+            self._broken[opened.slot] = problem
+
+    def _append(self, chunk: Chunk) -> str:
+        """Take over the chunk's pages; returns why it cannot be computed, or an empty string."""
+        slot, end = chunk.slot, chunk.start + chunk.count
+        if slot in self._broken:
+            return self._broken[slot]
+        if chunk.count == 0:
+            return "the chunk has no tokens"
+        if end > self._max_context:
+            return f"position {end - 1} is past the context of {self._max_context} tokens"
+        if any(not 0 <= page < self.pool.pages for page in chunk.new_pages):
+            return f"page ids {chunk.new_pages} are not all in a pool of {self.pool.pages}"
+        room = int(self._tables.held[slot]) + len(chunk.new_pages)
+        if room > self._tables.pages.shape[1]:
+            return f"{room} pages are more than a context of {self._max_context} tokens has"
+        self._tables.append(slot, chunk.new_pages)
+        if room * self.pool.page_size < end:
+            return f"{room} pages of {self.pool.page_size} tokens do not reach position {end - 1}"
+        ids = self._token_ids(chunk)
+        if int(ids.max()) >= self.model.config.vocab_size:
+            return f"token id {int(ids.max())} is outside of the vocabulary of {self.model.config.vocab_size}"
+        return ""
+
+    def _token_ids(self, chunk: Chunk) -> np.ndarray:
+        ids = np.frombuffer(chunk.tokens, "<u4").astype(np.int64)
+        if chunk.chain:
+            ids[0] = self._last[chunk.slot]
+        return ids
+
+    def _not_finite(self, step: StepBatch, finite: np.ndarray) -> dict[int, str]:
+        """Requests with a state that is not a number. What they wrote is zeroed, so that nobody reads it out of a reused page."""
+        counts = np.diff(step.first_rows, append=sum(chunk.count for chunk in step.chunks))
+        rows = finite[: int(counts.sum())]
+        if rows.all():
+            return {}
+        fine = np.logical_and.reduceat(rows, step.first_rows)
+        self.pool.clear(step.batch.slots[torch.from_numpy(~np.repeat(fine, counts)).nonzero()[:, 0]])
+        message = "the model computed values that are not finite"
+        return {chunk.request: message for chunk, good in zip(step.chunks, fine, strict=True) if not good}
+
+    def _draw(self, step: StepBatch, logits: torch.Tensor, failures: dict[int, str]) -> np.ndarray:
+        """A token for each emitting chunk; remembers it for the slot. Rows that are not finite are reported in ``failures``."""
+        logits = logits[: len(step.emitting)]
+        if len(logits) == 0:
+            return np.zeros(0, np.int64)
+        chunks = [step.chunks[place] for place in step.emitting]
+        for chunk, good in zip(chunks, logits.sum(-1).isfinite().tolist(), strict=True):
+            if not good:
+                failures.setdefault(chunk.request, "the model computed logits that are not finite")
+        slots = np.array([chunk.slot for chunk in chunks])
+        positions = np.array([chunk.start + chunk.count for chunk in chunks], np.int64)
+        drawn = self._sampling.draw(torch.nan_to_num(logits) if failures else logits, slots, positions)
+        self._last[slots] = drawn
+        return drawn
