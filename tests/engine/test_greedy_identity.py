@@ -1,0 +1,157 @@
+"""The whole engine on a small random model: greedy text is what plain transformers generates, however it was scheduled.
+
+Alone and in a batch of 16, with the cache cold, warm and useless, chunked and whole, after preemption: the same tokens.
+"""
+
+import time
+from array import array
+from pathlib import Path
+
+import pytest
+import torch
+
+from backend.engine.loop import EngineLoop
+from backend.engine.messages import Inspect, Load, Report, Submit
+from backend.engine.runner import Runner
+from backend.weights.load import load_checkpoint
+from radix.cache import PrefixCache
+from scheduler.loop import StepLoop
+from scheduler.plan import Sampling
+from scheduler.scheduler import Scheduler
+from scheduler.settings import Settings
+from tests.models.checkpoints import Case, save
+
+CASE = Case("llama-g3-d64-tied", "llama", 9, 3, 64, 1009, {"tie_word_embeddings": True})
+PAGE = 16
+OUTPUTS = 40
+SYSTEM = 70  # shared tokens: four whole pages and a part
+
+
+class House:
+    """A checkpoint, sixteen prompts that share a prefix, and what transformers says to each."""
+
+    def __init__(self, folder: Path) -> None:
+        reference = save(CASE, folder)
+        self.model = load_checkpoint(folder).model
+        generator = torch.Generator().manual_seed(3)
+
+        def draw(count: int) -> list[int]:
+            return torch.randint(0, CASE.vocab, (count,), generator=generator).tolist()
+
+        system = draw(SYSTEM)
+        self.prompts = [system + draw(1 + 5 * index) for index in range(16)]
+        self.expected = [self._plain(reference, prompt) for prompt in self.prompts]
+
+    @staticmethod
+    def _plain(reference: torch.nn.Module, prompt: list[int]) -> list[int]:
+        ids = torch.tensor([prompt])
+        out = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=OUTPUTS, do_sample=False)
+        return out[0, len(prompt) :].tolist()
+
+    def engine(self, pages: int = 400, max_running: int = 16, max_step_tokens: int = 512) -> "Engine":
+        return Engine(self.model, pages, max_running, max_step_tokens)
+
+
+class Engine:
+    def __init__(self, model: torch.nn.Module, pages: int, max_running: int, max_step_tokens: int) -> None:
+        settings = Settings(PAGE, pages, max_running, max_step_tokens, max_context=512)
+        scheduler = Scheduler(settings, PrefixCache(pages, PAGE, secret=b"test"))
+        runner = Runner(model, pages, PAGE, max_running)
+        self.loop = EngineLoop(scheduler, StepLoop(scheduler, runner, time.monotonic), time.monotonic)
+        self.ids = iter(range(1, 1 << 20))
+
+    def run(self, prompts: list[list[int]], namespaces: list[str] | None = None) -> list[list[int]]:
+        """All prompts at once; the tokens of each."""
+        texts: dict[int, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            request = next(self.ids)
+            texts[request] = []
+            refused = self.loop.handle(
+                Submit(
+                    request=request,
+                    prompt=array("I", prompt).tobytes(),
+                    max_tokens=OUTPUTS,
+                    sampling=Sampling(temperature=0.0),
+                    namespace=namespaces[index] if namespaces else "",
+                )
+            )
+            assert refused is None
+        while self.loop.has_work:
+            step = self.loop.step()
+            assert step is not None
+            for output in step.outputs:
+                assert output.finish in ("", "length"), output.message
+                texts[output.request] += output.tokens
+        return list(texts.values())
+
+    def load(self) -> Load:
+        """Counters, after every invariant was verified and nothing is held any more."""
+        report = self.loop.handle(Inspect(check=True))
+        assert isinstance(report, Report)
+        assert report.problem == ""
+        assert report.load.pages_private == 0
+        return report.load
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    return House(tmp_path_factory.mktemp("checkpoint"))
+
+
+def test_alone_then_warm(house: House) -> None:
+    engine = house.engine(max_running=1)
+    for prompt, expected in zip(house.prompts, house.expected, strict=True):
+        assert engine.run([prompt]) == [expected]
+        assert engine.run([prompt]) == [expected]  # now its whole prompt is cached
+    load = engine.load()
+    # The first prompt is cold; the others find the pages of the system prompt, each second run all but a page at most.
+    assert load.cached_tokens >= 15 * (SYSTEM // PAGE) * PAGE + sum(len(p) - PAGE for p in house.prompts)
+
+
+def test_batch_of_sixteen_cold_then_warm(house: House) -> None:
+    engine = house.engine()
+    assert engine.run(house.prompts) == house.expected
+    assert engine.run(house.prompts) == house.expected
+    assert engine.load().preemptions == 0
+
+
+def test_without_sharing(house: House) -> None:
+    engine = house.engine()
+    assert engine.run(house.prompts, [f"n{index}" for index in range(16)]) == house.expected
+    assert engine.load().cached_tokens == 0
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_chunked(house: House, chunk: int) -> None:
+    engine = house.engine(max_running=1, max_step_tokens=chunk)
+    assert engine.run(house.prompts[::5]) == house.expected[::5]
+    engine.load()
+
+
+def test_chunks_beside_decodes(house: House) -> None:
+    engine = house.engine(max_running=16, max_step_tokens=19)
+    assert engine.run(house.prompts) == house.expected
+    engine.load()
+
+
+def test_preempted_requests_resume(house: House) -> None:
+    pages = -(-(len(house.prompts[-1]) + OUTPUTS) // PAGE) + 6  # the longest fits, sixteen do not
+    engine = house.engine(pages=pages)
+    assert engine.run(house.prompts) == house.expected
+    load = engine.load()
+    assert load.preemptions > 0
+    assert load.evicted_pages > 0
+
+
+def test_next_turn_continues_from_the_cache(house: House) -> None:
+    """Prompt, answer and a new message: only what is behind the last computed token is computed."""
+    engine = house.engine()
+    prompt, answer = house.prompts[3], house.expected[3]
+    engine.run([prompt])
+    before = engine.load()
+    following = [*prompt, *answer, 5, 6, 7]
+    again = house.engine().run([following])
+    assert engine.run([following]) == again
+    after = engine.load()
+    # The last token of the answer was sampled but never fed; it and the three new ones are computed.
+    assert after.cached_tokens - before.cached_tokens == len(prompt) + OUTPUTS - 1
