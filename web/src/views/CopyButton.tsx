@@ -1,0 +1,23 @@
+/** Copies the Markdown of an answer. Absent where the page may not write to the clipboard (plain HTTP on a network). */
+import { useState } from "preact/hooks";
+import { Icon } from "./Icon";
+
+export function CopyButton({ text }: { text: string }) {
+  const [copied, setCopied] = useState(false);
+  if (!navigator.clipboard) return null;
+  const copy = () =>
+    navigator.clipboard.writeText(text).then(
+      () => setCopied(true),
+      () => setCopied(false),
+    );
+  return (
+    <button
+      type="button"
+      class="quiet copy"
+      aria-label={copied ? "Copied" : "Copy the answer"}
+      onClick={() => void copy()}
+    >
+      <Icon name={copied ? "check" : "copy"} />
+    </button>
+  );
+}

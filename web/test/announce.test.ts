@@ -1,0 +1,58 @@
+import { describe, expect, it } from "vitest";
+import { announcement, limitLabel, linkLabel } from "../src/model/announce";
+import { closed, firstLink, opened, woken } from "../src/model/link";
+import { ofLink } from "../src/model/problems";
+import { lost, OPENED, Talk } from "./talk";
+
+describe("announcement", () => {
+  it("speaks of states, not of tokens", () => {
+    const talk = new Talk().do(OPENED).ask("Hi");
+    const heard = [announcement(talk.state)];
+    for (const delta of ["a", "b", "c"])
+      heard.push(announcement(talk.server({ type: "response.output_text.delta", delta }).state));
+    expect(new Set(heard)).toEqual(new Set(["Answering."]));
+    talk.server({ type: "response.completed", response: { usage: { output_tokens: 1234 } } });
+    expect(announcement(talk.state)).toBe("Answer finished, 1,234 tokens.");
+  });
+
+  it("says why an answer failed and that the connection is gone", () => {
+    const talk = new Talk().do(OPENED).ask("Hi");
+    talk.server({ type: "error", status: 503, error: { code: "server_overloaded", message: "full" } });
+    expect(announcement(talk.state)).toBe("The server is busy");
+    expect(announcement(talk.do(lost()).state)).toContain("No connection");
+  });
+
+  it("says what concerns the page as a whole", () => {
+    const talk = new Talk().do(OPENED, { type: "notice", problem: { title: "Look", advice: "", retry: false } });
+    expect(announcement(talk.state)).toBe("Look");
+    expect(announcement(talk.do(lost(4403)).state)).toContain("may not talk");
+  });
+
+  it("names limits", () => {
+    expect([limitLabel("deadline"), limitLabel("max_output_tokens"), limitLabel(null)]).toEqual([
+      "Ended at the time limit.",
+      "Ended at the length limit.",
+      "Ended early.",
+    ]);
+  });
+});
+
+describe("the connection in words", () => {
+  it("tells a first attempt from a lost connection", () => {
+    expect(linkLabel(firstLink)).toBe("Connecting");
+    expect(linkLabel(opened(firstLink))).toBe("Connected");
+    expect(linkLabel(closed(opened(firstLink), 1006, 0))).toBe("Reconnecting");
+    expect(linkLabel(closed(opened(firstLink), 4499, 0))).toBe("Resting");
+    expect(linkLabel(closed(opened(firstLink), 4400, 0))).toBe("Disconnected");
+  });
+
+  it("asks to look after the server once several attempts have failed", () => {
+    let link = firstLink;
+    const said = [1, 2, 3].map(() => {
+      link = closed(woken(link), 1006, 0);
+      return ofLink(link) !== null;
+    });
+    expect(said).toEqual([false, false, true]);
+    expect(ofLink(opened(woken(link)))).toBeNull();
+  });
+});
