@@ -13,8 +13,8 @@ from backend.models.batch import Batch
 from kernels.paged_attention import plan_attention
 from scheduler.plan import Chunk
 
-# Rows of a matrix product are computed with the same bits whatever the number of rows when that is a multiple of 4: MKL on
-# AVX-512 takes other paths for 1-3 rows, and splits a product over threads at multiples of 4.
+# Rows of a matrix product are computed with the same bits whatever the number of rows when that is a multiple of 4: MKL
+# on AVX-512 takes other paths for 1-3 rows, and splits a product over threads at multiples of 4.
 ROW_MULTIPLE = 4
 
 
@@ -54,7 +54,8 @@ class StepBatch:
 
 
 def build_batch(chunks: list[Chunk], tokens: list[np.ndarray], tables: BlockTables, pool: KVPool) -> StepBatch:
-    """Lay the chunks' tokens one after another. ``tokens[i]``: [count] ids of ``chunks[i]``. Pages must be in the tables."""
+    """Lay the chunks' tokens one after another. ``tokens[i]``: [count] ids of ``chunks[i]``. Pages must be in the
+    tables."""
     counts = np.array([len(ids) for ids in tokens], np.int64)
     starts = np.array([chunk.start for chunk in chunks], np.int64)
     held = np.array([chunk.held for chunk in chunks], np.int64)

@@ -2,8 +2,8 @@
 
     [page, layer, 2 (K, V), kv_head, page_size, head_dim]
 
-A page of all layers is one contiguous run, so it can be copied, offloaded or sent in one piece; a (page, layer, K or V, head)
-block is a contiguous tile. One page past the last belongs to nobody: writes that must go nowhere go there.
+A page of all layers is one contiguous run, so it can be copied, offloaded or sent in one piece; a (page, layer, K or V,
+head) block is a contiguous tile. One page past the last belongs to nobody: writes that must go nowhere go there.
 """
 
 import torch
@@ -20,7 +20,9 @@ def kv_bytes_per_page(config: ModelConfig, page_size: int, dtype: torch.dtype) -
 class KVPool:
     """The storage of ``pages`` pages and the scratch page. Page ids are 0 .. pages - 1."""
 
-    def __init__(self, config: ModelConfig, pages: int, page_size: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, config: ModelConfig, pages: int, page_size: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         if pages < 1 or page_size < 1:
             raise StartError(f"KV pool: {pages} pages of {page_size} tokens", code="bad_kv_pool")
         shape = (pages + 1, config.layers, 2, config.kv_heads, page_size, config.head_dim)
@@ -31,7 +33,9 @@ class KVPool:
             self.storage = torch.zeros(shape, dtype=dtype, device=device)
         except (RuntimeError, MemoryError) as error:
             need = (pages + 1) * kv_bytes_per_page(config, page_size, dtype)
-            raise StartError(f"no room in memory for {pages} KV pages ({need / 1e6:,.0f} MB)", code="no_memory") from error
+            raise StartError(
+                f"no room in memory for {pages} KV pages ({need / 1e6:,.0f} MB)", code="no_memory"
+            ) from error
 
     @property
     def scratch(self) -> int:

@@ -1,7 +1,7 @@
 """Carries out plans: one ``StepPlan`` in, one ``StepResult`` out. Owns the KV pool, block tables and sampling settings.
 
-Knows no text, no tenants and no scheduling; it trusts a plan's pages to be the right ones, and refuses a request whose chunk
-cannot be computed without failing the others.
+Knows no text, no tenants and no scheduling; it trusts a plan's pages to be the right ones, and refuses a request whose
+chunk cannot be computed without failing the others.
 """
 
 import numpy as np
@@ -98,7 +98,8 @@ class Runner:
         return ids
 
     def _not_finite(self, step: StepBatch, finite: np.ndarray) -> dict[int, str]:
-        """Requests with a state that is not a number. What they wrote is zeroed, so that nobody reads it out of a reused page."""
+        """Requests with a state that is not a number. What they wrote is zeroed, so that nobody reads it out of a
+        reused page."""
         counts = np.diff(step.first_rows, append=sum(chunk.count for chunk in step.chunks))
         rows = finite[: int(counts.sum())]
         if rows.all():
@@ -109,7 +110,8 @@ class Runner:
         return {chunk.request: message for chunk, good in zip(step.chunks, fine, strict=True) if not good}
 
     def _draw(self, step: StepBatch, logits: torch.Tensor, failures: dict[int, str]) -> np.ndarray:
-        """A token for each emitting chunk; remembers it for the slot. Rows that are not finite are reported in ``failures``."""
+        """A token for each emitting chunk; remembers it for the slot. Rows that are not finite are reported in
+        ``failures``."""
         logits = logits[: len(step.emitting)]
         if len(logits) == 0:
             return np.zeros(0, np.int64)

@@ -19,7 +19,8 @@ class SlotSampling:
         self._seed = np.zeros(slots, np.int64)
 
     def set(self, slot: int, sampling: Sampling) -> str:
-        """Take over the settings; returns what is wrong with them, or an empty string. Wrong ones leave the slot greedy."""
+        """Take over the settings; returns what is wrong with them, or an empty string. Wrong ones leave the slot
+        greedy."""
         problem = _problem(sampling)
         if problem:
             sampling = Sampling(temperature=0.0)
@@ -31,10 +32,21 @@ class SlotSampling:
         return problem
 
     def draw(self, logits: torch.Tensor, slots: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """One token for each row of logits [rows, vocab] float32, which belongs to ``slots[row]`` and gets ``positions[row]``."""
-        columns = (self._temperature, self._top_k, self._top_p, self._seed)
-        settings = [torch.from_numpy(column[slots]).to(logits.device) for column in columns]
-        return sample(logits, *settings, torch.from_numpy(positions).to(logits.device)).cpu().numpy()
+        """One token for each row of logits [rows, vocab] float32, which belongs to ``slots[row]`` and gets
+        ``positions[row]``."""
+
+        def column(values: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(values).to(logits.device)
+
+        drawn = sample(
+            logits,
+            temperature=column(self._temperature[slots]),
+            top_k=column(self._top_k[slots]),
+            top_p=column(self._top_p[slots]),
+            seed=column(self._seed[slots]),
+            position=column(positions),
+        )
+        return np.asarray(drawn.cpu().numpy())
 
 
 def _problem(sampling: Sampling) -> str:

@@ -4,7 +4,7 @@ from scheduler.plan import StepPlan, StepResult
 
 
 class EchoRunner:
-    """Samples ``(last token + 1) % vocabulary``. ``broken``: ids of requests that fail; ``explode``: whole steps fail."""
+    """Samples ``(last token + 1) % vocabulary``. ``broken``: requests that fail; ``explode``: whole steps fail."""
 
     def __init__(self, vocabulary: int = 50) -> None:
         self.vocabulary = vocabulary

@@ -1,0 +1,1 @@
+"""The ``banyan`` command; one file or folder per sub-command."""

@@ -1,0 +1,1 @@
+"""``banyan bench``: a load generator for our WebSocket and for any OpenAI-compatible chat endpoint."""

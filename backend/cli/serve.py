@@ -1,0 +1,223 @@
+"""``banyan serve``: settles the options, finds the model, starts engine and server, and ends both in order.
+
+Knows what starts after what, and what is said on the terminal meanwhile. The listening socket is taken before the model
+is loaded, so that a port in use is noticed at once.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+from rich.console import Console
+
+from backend import config
+from backend.cli import checkpoint
+from backend.cli.loading import LoadingBar
+from backend.engine.client import EngineClient
+from backend.engine.messages import EngineInfo
+from backend.engine.options import EngineOptions
+from backend.engine.process_client import start_engine
+from backend.errors import StartError
+from backend.server.app import create_app
+from backend.server.prompts import PromptRegistry
+from backend.server.run import uvicorn_config
+from backend.server.service import ChatService
+
+ENGINE_WATCH_SECONDS = 0.5
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the sub-command; its options are the table of ``backend.config``."""
+    parser = commands.add_parser(
+        "serve",
+        help="start the server",
+        description="Serve a model over WebSocket and HTTP, with a web page to chat on.",
+        epilog="Each option can also be set by its environment variable, or in the TOML file under its name without "
+        'the dashes (port = 9000, kv-memory = "2GiB"). The command line wins over the environment, that over the file.',
+    )
+    for option in config.SERVE_OPTIONS:
+        default = str(option.default)
+        if option is config.MODEL:
+            parser.add_argument(
+                "model", nargs="?", metavar="MODEL", help=f"{option.help}; default: the bundled demo model"
+            )
+            continue
+        if option.name == "data-dir":
+            default = "the platform's folder for user data"
+        parser.add_argument(
+            f"--{option.name}",
+            metavar=option.metavar,
+            help=f"{option.help} (default: {default}; environment: {option.variable})",
+        )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file with any of these options; unknown keys are refused"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until interrupted; the exit code."""
+    options = config.resolve(vars(arguments), config_file=arguments.config)
+    listener = take_port(options.host, options.port)
+    with contextlib.closing(listener):
+        found = checkpoint.locate(options.model, options.data_dir)
+        with asyncio.Runner(loop_factory=None if sys.platform == "win32" else _uvloop) as runner:
+            return runner.run(serve(options, found, listener, Console(stderr=True)))
+
+
+def take_port(host: str, port: int) -> socket.socket:
+    """A socket that listens; raises ``StartError`` that says what to do when the port is taken or not allowed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+        listener.set_inheritable(False)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            message = f"port {port} on {host} is taken; choose another with --port, or --port 0 for any free one"
+        elif error.errno == errno.EACCES:
+            message = f"port {port} on {host} needs privileges; choose one above 1023 with --port"
+        else:
+            message = f"cannot listen on {host} port {port}: {error.strerror}"
+        raise StartError(message, code="port_unavailable", param="port") from error
+    return listener
+
+
+async def serve(
+    options: config.ServeOptions, found: checkpoint.Checkpoint, listener: socket.socket, console: Console
+) -> int:
+    """Start the engine, serve on ``listener`` until a signal comes, close the engine. Returns the exit code."""
+    interrupted = asyncio.Event()
+    with _signals_set(interrupted):
+        engine = await _start_or_interrupt(engine_options(options, found.folder), interrupted, console)
+        if engine is None:
+            return 0
+        try:
+            return await _serve_engine(engine, found, listener, interrupted, console)
+        finally:
+            await engine.close()
+
+
+def engine_options(options: config.ServeOptions, model: Path) -> EngineOptions:
+    """The engine's part of the settings."""
+    return EngineOptions(
+        model=str(model),
+        dtype=options.dtype,
+        kv_memory=options.kv_memory,
+        page_size=options.page_size,
+        max_running=options.max_running,
+        threads=options.threads,
+    )
+
+
+async def _start_or_interrupt(
+    options: EngineOptions, interrupted: asyncio.Event, console: Console
+) -> EngineClient | None:
+    """The engine, or None when a signal came while it was loading."""
+    with LoadingBar(console) as bar:
+        starting = asyncio.create_task(start_engine(options, bar.show))
+        signalled = asyncio.create_task(interrupted.wait())
+        try:
+            await asyncio.wait((starting, signalled), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                return starting.result()
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StartError):
+                await starting
+            return None
+        finally:
+            signalled.cancel()
+
+
+async def _serve_engine(
+    engine: EngineClient,
+    found: checkpoint.Checkpoint,
+    listener: socket.socket,
+    interrupted: asyncio.Event,
+    console: Console,
+) -> int:
+    host, port = listener.getsockname()[:2]
+    service = ChatService(engine, found.folder, found.name, PromptRegistry.load(checkpoint.DEMO_PROMPTS))
+    server = _Server(uvicorn_config(create_app(service), host, port, log_level="warning"))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    if server.started:
+        console.print(ready_line(host, port, found.name, engine.info), markup=False, highlight=False, soft_wrap=True)
+    while engine.alive and not interrupted.is_set() and not serving.done():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(interrupted.wait(), ENGINE_WATCH_SECONDS)
+    if not server.started:
+        await serving
+        raise StartError("the web server could not start; what it wrote is above", code="server_failed")
+    died = not engine.alive
+    interrupted.clear()
+    server.should_exit = True
+    await _await_end(serving, server, interrupted)
+    if died:
+        raise StartError("the engine ended unexpectedly; what it wrote last is above", code="engine_error")
+    return 0
+
+
+async def _await_end(serving: asyncio.Task[None], server: uvicorn.Server, interrupted: asyncio.Event) -> None:
+    """Let open requests end as the server's configuration says; a second signal ends them at once."""
+    again = asyncio.create_task(interrupted.wait())
+    await asyncio.wait((serving, again), return_when=asyncio.FIRST_COMPLETED)
+    server.force_exit = not serving.done()
+    again.cancel()
+    await serving
+
+
+def ready_line(host: str, port: int, model: str, info: EngineInfo) -> str:
+    """What the operator reads once everything runs."""
+    shown = f"[{host}]" if ":" in host else host
+    mib = 2**20
+    parameters = f"{info.parameters / 1e6:,.1f} M parameters"
+    return (
+        f"Banyan is ready on http://{shown}:{port}  (Ctrl-C ends it)\n"
+        f"  model {model}: {info.architecture}, {parameters}, {info.dtype} on {info.device}, "
+        f"{info.weights_bytes / mib:,.0f} MiB, context {info.max_context:,} tokens\n"
+        f"  cache: {info.pages:,} pages of {info.page_size} tokens = {info.pages * info.page_size:,} tokens, "
+        f"{info.kv_bytes / mib:,.0f} MiB; up to {info.max_running} requests at once"
+    )
+
+
+def _uvloop() -> asyncio.AbstractEventLoop:
+    import uvloop  # not there on Windows
+
+    return uvloop.new_event_loop()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its own signal handling: ``serve`` decides what ends when, and with which exit code."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def _signals_set(event: asyncio.Event) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM set ``event`` instead of ending the process."""
+    if sys.platform == "win32":  # asyncio has no signal handlers there: Ctrl-C stays KeyboardInterrupt
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, event.set)
+    try:
+        yield
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)

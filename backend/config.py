@@ -1,0 +1,246 @@
+"""The server's settings, one table of options: the command line wins over environment, TOML file and default.
+
+Knows every option's name, unit, default and bounds. Does not start anything and looks at no file but the given one;
+what an option means for a package is that package's own business.
+"""
+
+import difflib
+import ipaddress
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from backend.errors import StartError
+
+ENVIRONMENT_PREFIX = "BANYAN_"
+
+
+class ServeOptions(msgspec.Struct, frozen=True):
+    """What ``banyan serve`` was told. ``model`` empty: the bundled one. ``kv_memory`` in bytes, 0: the engine chooses.
+
+    ``port`` 0: any free one. ``threads`` 0: chosen by the engine.
+    """
+
+    model: str
+    host: str
+    port: int
+    dtype: str
+    data_dir: Path
+    kv_memory: int
+    page_size: int
+    max_running: int
+    threads: int
+
+
+class Option(msgspec.Struct, frozen=True):
+    """One setting. ``name`` as on the command line, without dashes in front; the same name is the key in the TOML file.
+
+    ``parse`` takes what was written (a string, or a TOML value) and raises ``ValueError`` saying what is expected.
+    """
+
+    name: str
+    metavar: str
+    parse: Callable[[Any], Any]
+    default: str | int
+    help: str
+
+    @property
+    def field(self) -> str:
+        """Attribute of ``ServeOptions``."""
+        return self.name.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        """Environment variable."""
+        return ENVIRONMENT_PREFIX + self.field.upper()
+
+
+def whole_number(least: int, most: int) -> Callable[[Any], int]:
+    """A parser of integers from ``least`` to ``most``."""
+
+    def parse(value: Any) -> int:
+        expected = f"a whole number from {least} to {most} is expected"
+        if isinstance(value, str):
+            if not re.fullmatch(r"-?[0-9]{1,12}", value.strip()):
+                raise ValueError(expected)
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(expected)
+        return value
+
+    return parse
+
+
+def one_of(*choices: str) -> Callable[[Any], str]:
+    """A parser of one of a few words."""
+
+    def parse(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"one of {', '.join(choices)} is expected")
+        return str(value)
+
+    return parse
+
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
+
+
+def memory_size(value: Any) -> int:
+    """Bytes from ``512MiB``, ``2GiB``, ``1.5 GB`` or a plain number of bytes; 0 for ``auto``."""
+    expected = "a size such as 512MiB or 2GiB, or auto, is expected"
+    text = str(value).strip()
+    if text.lower() == "auto":
+        return 0
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([A-Za-z]*)", text)
+    if isinstance(value, bool) or match is None or match[2].upper() not in _UNITS:
+        raise ValueError(expected)
+    size = int(float(match[1]) * _UNITS[match[2].upper()])
+    if not 2**20 <= size <= 2**50:
+        raise ValueError(f"{expected}, from 1MiB to 1024TiB")
+    return size
+
+
+def text(value: Any) -> str:
+    """A string without control characters."""
+    if not isinstance(value, str) or any(ord(c) < 32 for c in value):
+        raise ValueError("a line of text is expected")
+    return value
+
+
+def folder(value: Any) -> Path:
+    """A folder's path, ``~`` resolved; it need not exist."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("the path of a folder is expected")
+    return Path(value).expanduser().absolute()
+
+
+def address(value: Any) -> str:
+    """An IP address or ``localhost``. Other names are refused: what they resolve to can change behind our back."""
+    if value == "localhost":
+        return "127.0.0.1"
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError("an IP address such as 127.0.0.1, or localhost, is expected") from None
+
+
+def default_data_dir(platform: str, environment: Mapping[str, str], home: Path) -> Path:
+    """Where programs of this platform keep a user's data.
+
+    >>> str(default_data_dir("linux", {"XDG_DATA_HOME": "/data"}, Path("/home/eve")))
+    '/data/banyan'
+    """
+    if platform == "darwin":
+        return home / "Library" / "Application Support" / "banyan"
+    if platform == "win32":
+        return Path(environment.get("LOCALAPPDATA") or home / "AppData" / "Local") / "banyan"
+    return Path(environment.get("XDG_DATA_HOME") or home / ".local" / "share") / "banyan"
+
+
+MODEL = Option("model", "MODEL", text, "", "folder in Hugging Face format or hub id (org/name[@revision])")
+SERVE_OPTIONS = (
+    MODEL,
+    Option("host", "ADDRESS", address, "127.0.0.1", "IP address to listen on; only loopback addresses are allowed"),
+    Option("port", "PORT", whole_number(0, 65535), 8000, "TCP port to listen on; 0 takes any free one"),
+    Option(
+        "dtype",
+        "TYPE",
+        one_of("auto", "float32", "bfloat16", "float16"),
+        "auto",
+        "number format of weights and KV pages: auto (what is fastest here), float32, bfloat16 or float16",
+    ),
+    Option("data-dir", "FOLDER", folder, "", "where downloaded models are kept"),
+    Option(
+        "kv-memory",
+        "SIZE",
+        memory_size,
+        "auto",
+        "memory for KV pages, such as 512MiB or 2GiB; auto: a share of the memory that is free",
+    ),
+    Option("page-size", "TOKENS", whole_number(1, 256), 16, "tokens in one KV page, the unit of sharing"),
+    Option("max-running", "REQUESTS", whole_number(1, 1024), 64, "most requests computed in one step"),
+    Option("threads", "THREADS", whole_number(0, 1024), 0, "threads of the forward pass on the CPU; 0: chosen here"),
+)
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The TOML file's settings by option name. Raises ``StartError`` naming the file, and the key that is not known."""
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise StartError(f"--config: cannot read {path}: {error.strerror}", param="config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StartError(f"--config: {path} is not valid TOML: {error}", param="config") from error
+    known = [option.name for option in SERVE_OPTIONS]
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key.replace("_", "-"), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            raise StartError(f"{path}: unknown key {key!r}; {hint}", code="unknown_option", param=key)
+    return table
+
+
+def resolve(
+    command_line: Mapping[str, str | None],
+    environment: Mapping[str, str] = os.environ,
+    config_file: Path | None = None,
+) -> ServeOptions:
+    """Settle every option: command line, then environment, then file, then default.
+
+    ``command_line`` maps fields of ``ServeOptions`` to what was written, None where nothing was. Raises ``StartError``
+    that names the option where it was written.
+    """
+    table = read_config_file(config_file) if config_file is not None else {}
+    settled: dict[str, Any] = {}
+    value: Any
+    for option in SERVE_OPTIONS:
+        if (value := command_line.get(option.field)) is not None:
+            origin = "MODEL" if option is MODEL else f"--{option.name}"
+        elif environment.get(option.variable):
+            value, origin = environment[option.variable], option.variable
+        elif option.name in table:
+            value, origin = table[option.name], f"{config_file}: {option.name}"
+        elif option.name == "data-dir":
+            settled[option.field] = default_data_dir(sys.platform, environment, Path.home())
+            continue
+        else:
+            value, origin = option.default, f"default of {option.name}"
+        try:
+            settled[option.field] = option.parse(value)
+        except ValueError as error:
+            message = f"{origin}: {error}, not {value!r}"
+            raise StartError(message, code="invalid_option", param=option.name) from None
+    options = ServeOptions(**settled)
+    refuse_public_address(options.host)
+    return options
+
+
+def refuse_public_address(host: str) -> None:
+    """Raise ``StartError`` unless only this machine reaches the address: no keys tell yet who asks."""
+    if not ipaddress.ip_address(host).is_loopback:
+        raise StartError(
+            f"host {host}: without tenants and their keys anybody who reaches this address could use the model, so "
+            "only loopback addresses (127.0.0.1, ::1) are served. To reach it from elsewhere, put a reverse proxy that "
+            "checks who asks in front of it on this machine, or use an SSH tunnel "
+            "(ssh -L 8000:127.0.0.1:8000 THIS_MACHINE).",
+            code="public_address",
+            param="host",
+        )

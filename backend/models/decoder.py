@@ -1,0 +1,75 @@
+"""The forward pass that every family here shares: embedding, blocks of attention and MLP, norm, output head.
+
+Knows nothing of requests: a step is a ``Batch`` of rows and a pool of pages. No state between calls but the pool's
+content.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn.functional import embedding, linear
+
+from backend.models.batch import Batch
+from backend.models.config import ModelConfig
+from backend.models.layers.attention import Attention
+from backend.models.layers.mlp import MLP
+from backend.models.layers.norm import RMSNorm
+from backend.models.layers.parameter import Parameter
+from backend.models.layers.rope import RotaryEmbedding
+
+
+class Block:
+    """One layer: attention and MLP, each behind its norm."""
+
+    def __init__(self, layer: int, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
+        name = f"model.layers.{layer}"
+        norm = (config.hidden_size, config.norm_eps, dtype, device)
+        self.attention_norm = RMSNorm(f"{name}.input_layernorm", *norm)
+        self.attention = Attention(f"{name}.self_attn", layer, config, dtype, device)
+        self.mlp_norm = RMSNorm(f"{name}.post_attention_layernorm", *norm)
+        self.mlp = MLP(f"{name}.mlp", config, dtype, device)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Where the checkpoint's tensors go."""
+        for part in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
+            yield from part.parameters()
+
+
+class Decoder:
+    """A causal language model. Weights are uninitialised until ``parameters()`` have been filled."""
+
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
+        self.config = config
+        self.dtype = dtype
+        self.device = device
+        self._embedding = torch.empty(config.vocab_size, config.hidden_size, dtype=dtype, device=device)
+        self._head = self._embedding if config.tied_embeddings else torch.empty_like(self._embedding)
+        self._blocks = [Block(layer, config, dtype, device) for layer in range(config.layers)]
+        self._norm = RMSNorm("model.norm", config.hidden_size, config.norm_eps, dtype, device)
+        self._rotary = RotaryEmbedding(config.rope, dtype, device)
+
+    def forward(self, batch: Batch, pool: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [len(logit_rows), vocab] float32, and for each row whether its final state is finite, [rows] bool.
+
+        ``pool`` [pages, layers, 2, kv_heads, page_size, head_dim] in the run dtype, contiguous; gets the rows' keys and
+        values.
+        """
+        residual = embedding(batch.tokens, self._embedding)
+        angles = self._rotary(batch.positions)
+        x = self._blocks[0].attention_norm(residual)
+        following = [block.attention_norm for block in self._blocks[1:]]
+        for block, norm_after in zip(self._blocks, [*following, self._norm], strict=True):
+            x = block.attention(x, batch, pool, angles)
+            x = block.mlp(block.mlp_norm(x, residual))
+            x = norm_after(x, residual)
+        finite = x.sum(-1, dtype=torch.float32).isfinite()
+        return linear(x[batch.logit_rows], self._head).float(), finite
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Where the checkpoint's tensors go, in the order of the forward pass."""
+        yield Parameter("model.embed_tokens.weight", self._embedding)
+        for block in self._blocks:
+            yield from block.parameters()
+        yield from self._norm.parameters()
+        if self._head is not self._embedding:
+            yield Parameter("lm_head.weight", self._head)

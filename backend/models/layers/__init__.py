@@ -1,0 +1,1 @@
+"""Parts that the families share; each owns its parameters and knows their names on disk."""

@@ -1,0 +1,28 @@
+"""The gated MLP: gate and up in one product, activation, down."""
+
+from collections.abc import Iterator
+
+import torch
+
+from backend.models.config import ModelConfig
+from backend.models.layers.linear import Linear
+from backend.models.layers.parameter import Parameter
+from kernels.silu_and_mul import silu_and_mul
+
+
+class MLP:
+    """``x [rows, hidden] -> [rows, hidden]``."""
+
+    def __init__(self, name: str, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
+        width = config.intermediate_size
+        fused = {f"{name}.gate_proj": width, f"{name}.up_proj": width}
+        self.gate_up = Linear(config.hidden_size, fused, config.mlp_bias, dtype, device)
+        self.down = Linear(width, {f"{name}.down_proj": config.hidden_size}, config.mlp_bias, dtype, device)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(silu_and_mul(self.gate_up(x)))
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Where the checkpoint's tensors go."""
+        yield from self.gate_up.parameters()
+        yield from self.down.parameters()

@@ -1,0 +1,1 @@
+"""Checkpoints in Hugging Face format: reading, checking, and placing their tensors."""

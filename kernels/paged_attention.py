@@ -1,0 +1,43 @@
+"""Causal attention of new tokens over paged keys and values, ragged over requests. Knows tensors only.
+
+A step's shapes are the same in every layer, so the work is described once per step (``plan_attention``) and run once
+per layer (``paged_attention``). Decode rows, prefill chunks and chunks over a cached prefix are one kind of item:
+``count`` new tokens at positions ``start .. start + count - 1`` that see every key up to their own position.
+"""
+
+import numpy as np
+import torch
+
+from kernels.cpu.paged_attention import CpuAttentionPlan
+from kernels.cpu.paged_attention import paged_attention as batched
+
+AttentionPlan = CpuAttentionPlan
+
+
+def plan_attention(
+    counts: np.ndarray, starts: np.ndarray, block_tables: np.ndarray, pool: torch.Tensor
+) -> AttentionPlan:
+    """Describe one step's attention. O(items + pages read) on the host.
+
+    counts        [items] int: new tokens of each item; 0 is allowed and does nothing
+    starts        [items] int: position of the item's first new token
+    block_tables  [items, most pages] int: pages of each item in order; only the first
+                  ``ceil((start + count) / page_size)`` entries of a row are read
+    pool          [pages, layers, 2, kv_heads, page_size, head_dim], contiguous
+    """
+    return CpuAttentionPlan.make(counts, starts, block_tables, pool)
+
+
+def paged_attention(q: torch.Tensor, pool: torch.Tensor, layer: int, plan: AttentionPlan, scale: float) -> torch.Tensor:
+    """Softmax attention of one layer (grouped-query when there are fewer KV heads than heads).
+
+    q      [tokens, heads, head_dim]: the items' tokens one after another, in the order of the plan; rows after them are
+           padding
+    pool   as in ``plan_attention``, holding the keys and values of the new tokens too
+    scale  factor on the scores
+
+    Returns [tokens, heads, head_dim] in the dtype of ``q``; padding rows are 0. Head ``h`` reads KV head
+    ``h // (heads / kv_heads)``. A token's result depends on its own item only, and on this item's keys, not on how its
+    tokens are split over calls: see ``kernels.cpu.paged_attention`` for what bitwise equality needs.
+    """
+    return batched(q, pool, layer, plan, scale)

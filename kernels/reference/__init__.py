@@ -1,0 +1,1 @@
+"""Plain torch: what each operation means. Written to be read; every faster implementation is tested against it."""

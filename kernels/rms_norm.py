@@ -1,0 +1,18 @@
+"""Root mean square normalisation, with the residual addition before it. Knows tensors only."""
+
+import torch
+
+from kernels.reference.rms_norm import rms_norm as reference
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor | None = None) -> torch.Tensor:
+    """``x / rms(x) * weight`` over the last dimension (Zhang and Sennrich 2019, "Root Mean Square Layer
+    Normalization").
+
+    x         [..., width], any floating dtype; the mean square is taken in float32
+    weight    [width], the dtype of ``x``
+    residual  as ``x``; when given, ``residual += x`` happens in place first and the sum is what is normalised
+
+    Returns a new tensor like ``x``. A row's result does not depend on the other rows.
+    """
+    return reference(x, weight, eps, residual)

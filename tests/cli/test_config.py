@@ -1,0 +1,167 @@
+"""Where a setting comes from, which values are refused, and that the message names the place where it was written."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend import config
+from backend.config import SERVE_OPTIONS, default_data_dir, memory_size, resolve
+from backend.errors import StartError
+
+OTHERS = {
+    "model": ("org/name", "other/name"),
+    "host": ("127.0.0.2", "::1"),
+    "port": ("81", "82"),
+    "dtype": ("float32", "bfloat16"),
+    "data-dir": ("/a", "/b"),
+    "kv-memory": ("1MiB", "2MiB"),
+    "page-size": ("8", "32"),
+    "max-running": ("3", "4"),
+    "threads": ("1", "2"),
+}
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "banyan.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults() -> None:
+    options = resolve({}, {"XDG_DATA_HOME": "/data"})
+    assert (options.model, options.host, options.port, options.dtype) == ("", "127.0.0.1", 8000, "auto")
+    assert (options.kv_memory, options.page_size, options.max_running, options.threads) == (0, 16, 64, 0)
+
+
+@pytest.mark.parametrize("option", SERVE_OPTIONS, ids=lambda option: option.name)
+def test_precedence(option: config.Option, tmp_path: Path) -> None:
+    """Command line over environment over file over default, for every option."""
+    one, two = OTHERS[option.name]
+    file = write(tmp_path, f"{option.name} = {one if one.isdigit() else repr(one)}\n")
+
+    def settled(command_line: dict[str, str], environment: dict[str, str]) -> Any:
+        return getattr(resolve(command_line, environment, file), option.field)
+
+    assert settled({}, {}) == option.parse(one) != getattr(resolve({}, {}), option.field)
+    assert settled({}, {option.variable: two}) == option.parse(two)
+    assert settled({option.field: one}, {option.variable: two}) == option.parse(one)
+    assert settled({}, {option.variable: ""}) == option.parse(one)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("prot = 8000", ["banyan.toml", "'prot'", "'port'"]),
+        ("kv_memory = '1GiB'", ["'kv_memory'", "'kv-memory'"]),
+        ("zzz = 1", ["'zzz'", "known keys", "max-running"]),
+        ("[tenants]\na = 1", ["'tenants'"]),
+        ("port = 'x'", ["banyan.toml: port", "0 to 65535", "'x'"]),
+        ("port = true", ["port", "True"]),
+        ("port = 1.5", ["port", "1.5"]),
+        ("dtype = 7", ["dtype", "float16"]),
+        ("data-dir = 3", ["data-dir"]),
+        ("port = ", ["banyan.toml", "TOML"]),
+        ("host = '0.0.0.0'", ["loopback"]),
+    ],
+)
+def test_file_errors(text: str, words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(StartError) as caught:
+        resolve({}, {}, write(tmp_path, text))
+    assert all(word in caught.value.message for word in words), caught.value.message
+
+
+def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"--config: cannot read .*missing\.toml"):
+        resolve({}, {}, tmp_path / "missing.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(StartError, match="not valid TOML"):
+        resolve({}, {}, tmp_path / "binary.toml")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("port", value) for value in ("-1", "65536", "http", "", "1e3", "٣", "9" * 40)),
+        *(("page_size", value) for value in ("0", "257")),
+        *(("max_running", value) for value in ("0", "1025")),
+        *(("kv_memory", value) for value in ("lots", "1", "-1GiB", "1XiB", "nan", "1e9", "9999999TiB", "")),
+        *(("host", value) for value in ("example.org", "", "127.0.0.1:80", "256.1.1.1")),
+        ("dtype", "int8"),
+        ("data_dir", ""),
+        ("model", "a\nb"),
+    ],
+)
+def test_wrong_values_name_option_and_value(field: str, value: str) -> None:
+    with pytest.raises(StartError) as caught:
+        resolve({field: value}, {})
+    name = "MODEL" if field == "model" else "--" + field.replace("_", "-")
+    assert caught.value.message.startswith(f"{name}: ")
+    assert repr(value) in caught.value.message
+    assert caught.value.code == "invalid_option"
+
+
+def test_environment_errors_name_the_variable() -> None:
+    with pytest.raises(StartError, match=r"^BANYAN_MAX_RUNNING: "):
+        resolve({}, {"BANYAN_MAX_RUNNING": "many"})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "8.8.8.8", "2001:db8::1"])
+def test_only_loopback(host: str) -> None:
+    with pytest.raises(StartError) as caught:
+        resolve({"host": host}, {})
+    assert caught.value.code == "public_address"
+    assert host in caught.value.message
+    assert "reverse proxy" in caught.value.message
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback(host: str) -> None:
+    assert resolve({"host": host}, {}).host in (host, "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("auto", 0),
+        ("512MiB", 2**29),
+        ("2GiB", 2**31),
+        ("1.5 GB", 1_500_000_000),
+        (2**20, 2**20),
+        ("1048576B", 2**20),
+        ("2gib", 2**31),
+    ],
+)
+def test_memory_size(text: object, size: int) -> None:
+    assert memory_size(text) == size
+
+
+@given(st.text(max_size=12))
+def test_memory_size_refuses_or_is_in_bounds(text: str) -> None:
+    try:
+        size = memory_size(text)
+    except ValueError as error:
+        assert "size" in str(error)
+    else:
+        assert size == 0 or 2**20 <= size <= 2**50
+
+
+def test_data_dir_of_each_platform() -> None:
+    home = Path("/h")
+    assert default_data_dir("linux", {}, home) == Path("/h/.local/share/banyan")
+    assert default_data_dir("linux", {"XDG_DATA_HOME": "/d"}, home) == Path("/d/banyan")
+    assert default_data_dir("darwin", {}, home) == Path("/h/Library/Application Support/banyan")
+    assert default_data_dir("win32", {"LOCALAPPDATA": "/l"}, home) == Path("/l/banyan")
+
+
+def test_home_is_resolved() -> None:
+    assert resolve({"data_dir": "~/x"}, {}).data_dir == Path.home() / "x"
+
+
+def test_names_are_unique_and_on_the_struct() -> None:
+    fields = [option.field for option in SERVE_OPTIONS]
+    assert fields == list(config.ServeOptions.__struct_fields__)
+    assert all(re.fullmatch(r"[a-z-]+", option.name) for option in SERVE_OPTIONS)

@@ -1,0 +1,257 @@
+"""``banyan serve`` as a process of its own with the bundled model: starts, answers our clients, and ends cleanly."""
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from backend import config
+from backend.cli import checkpoint, serve
+from backend.cli.loading import LoadingBar
+from backend.cli.main import main
+from backend.engine.messages import EngineInfo, Loading
+from backend.engine.options import EngineOptions
+from backend.errors import StartError
+
+ROOT = Path(__file__).resolve().parents[2]
+BANYAN = [sys.executable, "-m", "backend.cli.main"]
+SMALL = ["--kv-memory", "64MiB", "--threads", "1", "--dtype", "float32"]
+PATIENCE_SECONDS = 120
+
+
+class Serving:
+    """A server process in a process group of its own, and what it has said."""
+
+    def __init__(self, *more: str) -> None:
+        self.process = subprocess.Popen(
+            [*BANYAN, "serve", "--port", "0", *SMALL, *more],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if not name.startswith("BANYAN_")},
+        )
+        self.said = ""
+
+    def wait_ready(self) -> str:
+        """``127.0.0.1:PORT``."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said += line
+            if "requests at once" in line:
+                return re.findall(r"http://([\d.]+:\d+)", self.said)[0]
+        raise AssertionError(f"it did not start: {self.said}")
+
+    def end(self, number: int) -> int:
+        """Send a signal, wait; the exit code."""
+        self.process.send_signal(number)
+        assert self.process.stderr is not None
+        self.said += self.process.stderr.read()
+        return self.process.wait(PATIENCE_SECONDS)
+
+    def is_gone(self) -> bool:
+        """Whether nothing of its process group is left, the engine included."""
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    def engine(self) -> int:
+        """Process id of the engine."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(children[0])
+
+
+@contextlib.contextmanager
+def started(*more: str) -> Iterator[Serving]:
+    server = Serving(*more)
+    try:
+        yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with started() as server:
+        yield server.wait_ready()
+
+
+def get(address: str, path: str) -> tuple[int, bytes]:
+    with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
+        return answer.status, answer.read()
+
+
+def test_answers(address: str) -> None:
+    assert get(address, "/health")[0] == 200
+    models = json.loads(get(address, "/v1/models")[1])
+    assert [model["id"] for model in models["data"]] == [checkpoint.BUNDLED_ID]
+    prompts = json.loads(get(address, "/v1/prompts")[1])
+    assert len(prompts["data"]) == 3
+
+
+def test_chat_talks_to_it(address: str) -> None:
+    prompt = json.loads(get(address, "/v1/prompts")[1])["data"][0]["id"]
+    command = [
+        *BANYAN,
+        "chat",
+        "--url",
+        f"ws://{address}",
+        "--prompt",
+        prompt,
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "12",
+    ]
+    done = subprocess.run(command, input="Hello\nThanks\n", cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 2
+    figures = re.findall(r"(\d+) of (\d+) prompt tokens from the cache", done.stderr)
+    assert len(figures) == 2
+    cached, prompt_tokens = map(int, figures[1])
+    assert cached > 0.8 * int(figures[0][1])  # the second turn finds the first one
+    assert prompt_tokens > int(figures[0][1])
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+def test_bench_measures_it(address: str, scheme: str, tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    more = ["--tenants", "2", "--conversations", "4", "--turns", "2", "--system-tokens", "100", "--concurrency", "4"]
+    more += ["--output-max", "12", "--ignore-eos", "--passes", "2", "--requests", "--out", str(out)]
+    model = ["--model", checkpoint.BUNDLED_ID]
+    assert main(["bench", "--url", f"{scheme}://{address}", *more, *model]) == 0
+    cold, warm = (one["summary"] for one in json.loads(out.read_bytes())["passes"])
+    assert (cold["ok"], cold["short"], cold["without_usage"]) == (8, 0, 0)
+    assert cold["output_tokens"] == warm["output_tokens"]
+    assert 0 < cold["cached_tokens"] < warm["cached_tokens"] < warm["prompt_tokens"]
+
+
+def test_port_taken(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    port = address.partition(":")[2]
+    assert main(["serve", "--port", port]) == 1
+    shown = capsys.readouterr().err
+    assert f"port {port} on 127.0.0.1 is taken" in shown
+    assert "--port" in shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ends_cleanly(number: int) -> None:
+    with started() as server:
+        server.wait_ready()
+        assert server.end(number) == 0
+        assert server.is_gone()
+        assert "Traceback" not in server.said
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the engine through /proc")
+def test_ends_when_the_engine_dies() -> None:
+    with started() as server:
+        server.wait_ready()
+        os.kill(server.engine(), signal.SIGKILL)
+        assert server.process.stderr is not None
+        said = server.process.stderr.read()
+        assert server.process.wait(PATIENCE_SECONDS) == 1
+        assert "banyan: the engine ended unexpectedly" in said
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no-such-folder"], ["MODEL 'no-such-folder'", "org/name"]),
+        (["--host", "0.0.0.0"], ["loopback", "reverse proxy"]),
+        (["--port", "x"], ["--port: ", "65535"]),
+        (["--config", "missing.toml"], ["--config", "missing.toml"]),
+        (["--kv-memory", "1MiB", "--page-size", "256", "--dtype", "float32"], ["page"]),
+    ],
+)
+def test_start_errors_are_one_line(arguments: list[str], words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--port", "0", *arguments]) == 1
+    shown = capfd.readouterr().err
+    assert "Traceback" not in shown
+    line = next(line for line in shown.splitlines() if line.startswith("banyan: "))
+    assert all(word in line for word in words), line
+
+
+def test_engine_says_why_it_cannot_load(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["NoSuchForCausalLM"], "model_type": "nosuch"}')
+    assert main(["serve", "--port", "0", str(tmp_path)]) == 1
+    shown = capfd.readouterr().err
+    assert "Traceback" not in shown
+    assert "banyan: " in shown
+
+
+async def test_interrupted_while_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled = asyncio.Event()
+
+    async def never(options: EngineOptions, on_loading: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    monkeypatch.setattr(serve, "start_engine", never)
+    found = checkpoint.Checkpoint(Path("/nowhere"), "m")
+    with contextlib.closing(serve.take_port("127.0.0.1", 0)) as listener:
+        assert await serve.serve(config.resolve({}, {}), found, listener, Console(file=io.StringIO())) == 0
+    assert cancelled.is_set()
+
+
+def test_engine_options_carry_the_settings() -> None:
+    given = {"kv_memory": "2MiB", "page_size": "8", "max_running": "3", "threads": "2", "dtype": "float16"}
+    options = serve.engine_options(config.resolve(given, {}), Path("/m"))
+    assert options == EngineOptions("/m", "float16", kv_memory=2**21, page_size=8, max_running=3, threads=2)
+
+
+def test_ready_line_names_address_model_and_cache() -> None:
+    info = EngineInfo("llama", 3_300_000, 2560, 4096, 16, 1024, 64, "float32", "cpu", 2**20, 2**26)
+    line = serve.ready_line("::1", 80, "org/m", info)
+    for word in (
+        "http://[::1]:80",
+        "org/m",
+        "3.3 M parameters",
+        "float32 on cpu",
+        "1,024 pages",
+        "16,384 tokens",
+        "64 MiB",
+    ):
+        assert word in line
+
+
+def test_port_of_another_program() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(StartError, match="is taken"):
+            serve.take_port("127.0.0.1", other.getsockname()[1])
+
+
+def test_address_that_this_machine_does_not_have() -> None:
+    with pytest.raises(StartError, match="cannot listen on 2001:db8::1"):
+        serve.take_port("2001:db8::1", 0)
+
+
+def test_loading_bar_shows_the_end() -> None:
+    shown = io.StringIO()
+    with LoadingBar(Console(file=shown, width=100)) as bar:
+        bar.show(Loading("weights", 1, 4_000_000))
+        bar.show(Loading("weights", 4_000_000, 4_000_000))
+    assert "weights" in shown.getvalue()
+    assert "4.0/4.0 MB" in shown.getvalue()

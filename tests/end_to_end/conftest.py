@@ -1,0 +1,67 @@
+"""The real product on loopback: bundled model, engine process, server; what a fresh ``banyan serve`` starts."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import uvicorn
+
+import backend
+from backend.engine.options import EngineOptions
+from backend.engine.process_client import ProcessClient, start_engine
+from backend.server.app import create_app
+from backend.server.prompts import PromptRegistry
+from backend.server.run import uvicorn_config
+from backend.server.service import ChatService
+
+DEMO = Path(backend.__file__).parent / "demo"
+
+
+@dataclass
+class House:
+    """A running server. ``url`` is ``http://127.0.0.1:PORT``."""
+
+    url: str
+    engine: ProcessClient
+
+    @property
+    def socket_url(self) -> str:
+        return self.url.replace("http", "ws", 1) + "/v1/responses"
+
+    async def idle(self) -> None:
+        """Wait until nothing runs; then every invariant holds, and no page is held by anybody."""
+        for _ in range(200):
+            report = await self.engine.inspect(check=True)
+            assert report.problem == ""
+            if report.load.running == report.load.waiting == 0:
+                break
+            await asyncio.sleep(0.05)
+        load = report.load
+        assert (load.running, load.waiting, load.pages_private) == (0, 0, 0)
+        assert load.pages_free + load.pages_cached == self.engine.info.pages
+
+
+@pytest.fixture(scope="session")
+def businesses() -> dict[str, dict]:
+    """The demo's system prompts by id."""
+    return {entry["id"]: entry for entry in json.loads((DEMO / "businesses.json").read_text())}
+
+
+@pytest_asyncio.fixture
+async def house() -> AsyncIterator[House]:
+    engine = await start_engine(EngineOptions(model=str(DEMO / "model"), kv_memory=64 << 20, threads=1))
+    prompts = PromptRegistry.load(DEMO / "businesses.json")
+    service = ChatService(engine, DEMO / "model", "banyan-demo", prompts)
+    server = uvicorn.Server(uvicorn_config(create_app(service), "127.0.0.1", 0, log_level="warning"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield House(f"http://127.0.0.1:{port}", engine)
+    server.should_exit = True
+    await serving
+    await engine.close()
