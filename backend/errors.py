@@ -1,9 +1,9 @@
 """Errors that reach people: each has a stable code, an HTTP status and a message that names what is wrong.
 
-    BanyanError
-    |- RequestError        the client's input; fails that request alone
-    |- StartError          the server cannot start: names the file, tensor, option or size
-    `- EngineError         the engine failed or is gone
+BanyanError
+|- RequestError        the client's input; fails that request alone
+|- StartError          the server cannot start: names the file, tensor, option or size
+`- EngineError         the engine failed or is gone
 """
 
 
@@ -21,7 +21,9 @@ class BanyanError(Exception):
 class RequestError(BanyanError):
     """Something in a request is wrong; 4xx."""
 
-    def __init__(self, message: str, *, code: str = "invalid_request", status: int = 400, param: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str = "invalid_request", status: int = 400, param: str | None = None
+    ) -> None:
         super().__init__(message, code=code, status=status, param=param)
 
 

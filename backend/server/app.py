@@ -1,0 +1,110 @@
+"""All routes of the server. Knows which handler answers which path, and how errors leave."""
+
+import logging
+from pathlib import Path
+from typing import cast
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route, WebSocketRoute
+
+from backend.errors import BanyanError, RequestError
+from backend.server.chat_completions import chat_completions
+from backend.server.errors import unexpected
+from backend.server.json_http import error_response, json_response
+from backend.server.service import ChatService
+from backend.server.socket import responses_socket
+from backend.server.static import BUILT_UI, web_ui
+from backend.version import installed_version
+
+_log = logging.getLogger("banyan.server")
+
+
+class ModelCard(msgspec.Struct):
+    """One entry of ``GET /v1/models``."""
+
+    id: str
+    created: int
+    max_model_len: int
+    object: str = "model"
+    owned_by: str = "banyan"
+
+
+def create_app(service: ChatService, ui: Path = BUILT_UI) -> Starlette:
+    """The ASGI app around ``service``; ``ui``: folder of the built web UI."""
+    app = Starlette(
+        routes=[
+            Mount(
+                "/v1",
+                routes=[
+                    WebSocketRoute("/responses", responses_socket),
+                    Route("/chat/completions", chat_completions, methods=["POST"]),
+                    Route("/models", _models),
+                    Route("/models/{id:path}", _model),
+                    Route("/prompts", _prompts),
+                ],
+            ),
+            Route("/health", _health),
+            Route("/metrics", _metrics),
+            Route("/version", _version),
+            Mount("/", app=web_ui(ui)),
+        ],
+        exception_handlers={
+            BanyanError: _on_error,
+            HTTPException: _on_http_exception,
+            Exception: _on_bug,
+        },
+    )
+    app.state.service = service
+    return app
+
+
+def _card(service: ChatService) -> ModelCard:
+    return ModelCard(service.model.name, service.created, service.model.max_context)
+
+
+async def _models(request: Request) -> Response:
+    return json_response({"object": "list", "data": [_card(request.app.state.service)]})
+
+
+async def _model(request: Request) -> Response:
+    service: ChatService = request.app.state.service
+    service.model.check_name(request.path_params["id"])
+    return json_response(_card(service))
+
+
+async def _prompts(request: Request) -> Response:
+    return json_response({"object": "list", "data": request.app.state.service.prompts.listed()})
+
+
+async def _health(request: Request) -> Response:
+    healthy = request.app.state.service.healthy()
+    return json_response({"status": "ok" if healthy else "engine_unavailable"}, 200 if healthy else 503)
+
+
+async def _metrics(request: Request) -> Response:
+    return Response(request.app.state.service.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+async def _version(request: Request) -> Response:
+    return json_response({"version": installed_version()})
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    return error_response(cast(BanyanError, error))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    error = cast(HTTPException, error)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+    path = request.scope["path"][:200]
+    return error_response(RequestError(f"{request.method} {path}: {error.detail}", code=code, status=error.status_code))
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    _log.error("a request broke", exc_info=error)
+    return error_response(unexpected())

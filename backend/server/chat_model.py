@@ -1,0 +1,91 @@
+"""The model as the protocols see it: its name, its text side, its bounds. No engine, no clock, no sockets."""
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from backend.engine.messages import Submit
+from backend.errors import RequestError
+from backend.server.limits import Limits
+from backend.server.prefill_rate import PrefillRate
+from backend.server.prompts import PromptRegistry
+from backend.server.reply import Reply
+from backend.server.sampling import Asked, Defaults, Options, check_options
+from backend.text.conversation import ConversationEncoder, Prompt
+from backend.text.detokenize import Detokenizer
+from backend.text.stop import StopStrings
+from backend.text.template import ChatTemplate
+from backend.text.tokenizer import TextTokenizer
+
+
+class ChatModel:
+    """Makes prompts, engine requests and replies. Thread-safe."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        max_context: int,
+        vocab_size: int,
+        prompts: PromptRegistry,
+        limits: Limits,
+        new_seed: Callable[[], int] = lambda: secrets.randbits(63),
+    ) -> None:
+        """``vocab_size``: width of the engine's logits. Raises ``StartError`` naming the file that is wrong."""
+        self.name = name
+        self.max_context = max_context
+        self.prompts = prompts
+        self.limits = limits
+        self.prefill_rate = PrefillRate()
+        self._vocab_size = vocab_size
+        self._new_seed = new_seed
+        self._defaults = Defaults.load(folder)
+        tokenizer = TextTokenizer.load(folder)
+        self._detokenizer = Detokenizer(tokenizer)
+        self.encoder = ConversationEncoder(
+            tokenizer, ChatTemplate.load(folder, tokenizer.special_tokens), self._detokenizer
+        )
+        end = self.encoder.end_of_turn()
+        self._stop_tokens = sorted(tokenizer.stop_tokens | ({end} if end is not None else set()))
+
+    def check_name(self, name: str | None) -> None:
+        """Raises ``RequestError`` (404, ``model_not_found``) for another model's name; None means this one."""
+        if name is not None and name != self.name:
+            raise RequestError(
+                f"the model {name[:100]!r} does not exist; this server has {self.name!r}",
+                code="model_not_found",
+                status=404,
+                param="model",
+            )
+
+    def check_options(self, asked: Asked) -> Options:
+        """Raises ``RequestError`` naming the field that is out of range."""
+        return check_options(asked, self._defaults, self.limits, self._new_seed)
+
+    def submit(self, request: int, prompt: Prompt, options: Options, param: str = "input") -> Submit:
+        """The engine's request. ``max_tokens`` is clamped to what the context has room for.
+
+        Raises ``RequestError`` (``context_length_exceeded``) when there is no room for a single token.
+        """
+        size = len(prompt.ids)
+        room = self.max_context - size
+        if room < 1:
+            raise RequestError(
+                f"this model's context is {self.max_context} tokens; the prompt alone has {size}",
+                code="context_length_exceeded",
+                param=param,
+            )
+        if max(prompt.ids, default=0) >= self._vocab_size:
+            raise RequestError("the prompt has a token that the model does not know", param=param)
+        return Submit(
+            request=request,
+            prompt=prompt.ids.tobytes(),
+            max_tokens=room if options.max_tokens is None else min(options.max_tokens, room),
+            sampling=options.sampling,
+            stop_tokens=[] if options.ignore_eos else self._stop_tokens,
+        )
+
+    def reply(self, prompt_tokens: int, options: Options, began: float) -> Reply:
+        """An answer that has not begun; ``began``: when its request came, in seconds."""
+        return Reply(prompt_tokens, self._detokenizer.stream(), StopStrings(options.stops), began)

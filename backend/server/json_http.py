@@ -1,0 +1,43 @@
+"""JSON over HTTP: bodies read within bounds, answers and errors written. Knows no route."""
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from backend.errors import BanyanError, RequestError
+from backend.server.errors import ErrorResponse, body_of
+from backend.server.origin import is_same_origin
+
+_encode = msgspec.json.Encoder().encode
+
+
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """``value``: anything msgspec encodes."""
+    return Response(_encode(value), status_code=status, headers=headers, media_type="application/json")
+
+
+def error_response(error: BanyanError) -> Response:
+    """OpenAI's error body. Says whether trying again can help, as OpenAI's clients read it."""
+    again = error.status in (429, 503)
+    headers = {"retry-after": "1"} if again else {"x-should-retry": "false"}
+    return json_response(ErrorResponse(body_of(error)), error.status, headers)
+
+
+async def read_body(request: Request, most_bytes: int) -> bytes:
+    """The body of a request for JSON. Raises ``RequestError``: too big, another type, or a foreign page's."""
+    if not is_same_origin(request.headers):
+        raise RequestError("this origin may not call", code="origin_not_allowed", status=403)
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        # a page of another site can send anything but JSON without asking first
+        raise RequestError("content-type must be application/json", code="unsupported_media_type", status=415)
+    size = 0
+    parts = []
+    async for part in request.stream():
+        size += len(part)
+        if size > most_bytes:
+            raise RequestError(f"the body is larger than {most_bytes} bytes", code="message_too_big", status=413)
+        parts.append(part)
+    return b"".join(parts)

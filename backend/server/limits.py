@@ -1,0 +1,21 @@
+"""The bounds of this server, in one place. Every number and list that a client sends is held against them."""
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """``*_bytes`` are bytes on the wire, the rest are counts or characters."""
+
+    message_bytes: int = 1 << 20
+    send_queue_bytes: int = 1 << 20
+    lanes: int = 16
+    open_requests: int = 1024
+    messages: int = 2048
+    content_parts: int = 256
+    stop_strings: int = 4
+    stop_chars: int = 256
+    id_chars: int = 128
+    metadata_pairs: int = 16
+    metadata_chars: int = 512
+    responses_kept: int = 32
+    malformed_messages: int = 32

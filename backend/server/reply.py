@@ -1,0 +1,87 @@
+"""One answer as it comes out of the engine: tokens in, text out, with its counts and times.
+
+Knows decoding and stop strings. Knows no events and no transport; time is an argument, in seconds.
+"""
+
+from backend.engine.messages import Output, Started
+from backend.server.events import InputTokensDetails, OutputTokensDetails, Timing, Usage
+from backend.text.detokenize import LibraryStream, TextStream
+from backend.text.stop import StopStrings
+
+
+class Reply:
+    """``finish``: empty while the answer goes on, then ``stop``, ``length``, ``deadline`` or ``cancelled``."""
+
+    def __init__(
+        self, prompt_tokens: int, stream: TextStream | LibraryStream, stops: StopStrings, began: float
+    ) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.tokens: list[int] = []
+        self.cached = 0
+        self.finish = ""
+        self._stream = stream
+        self._stops = stops
+        self._pieces: list[str] = []
+        self._began = began
+        self._queue_ms: float | None = None
+        self._first: float | None = None
+        self._last: float | None = None
+
+    @property
+    def text(self) -> str:
+        """All that was shown so far."""
+        return "".join(self._pieces)
+
+    @property
+    def cut(self) -> bool:
+        """Whether a stop string ended it: ``tokens`` then hold more than ``text``."""
+        return self._stops.matched is not None
+
+    def started(self, event: Started) -> None:
+        """The engine runs it."""
+        self.cached = event.cached
+        self._queue_ms = event.queue_ms
+
+    def output(self, event: Output, now: float) -> str:
+        """The text to show for new tokens; sets ``finish`` at the end."""
+        if event.tokens:
+            self._first = now if self._first is None else self._first
+            self._last = now
+            self.tokens += event.tokens
+        shown = self._stops.push(self._stream.push(event.tokens))
+        if self.cut:
+            self.finish = "stop"
+        elif event.finish:
+            self.finish = event.finish
+            shown += self._stops.flush()
+        return self._show(shown)
+
+    def end(self, finish: str) -> str:
+        """Ended from outside. Returns text that was held back."""
+        self.finish = finish
+        return self._show(self._stops.flush())
+
+    def usage(self) -> Usage:
+        """Counts and times so far."""
+        return Usage(
+            input_tokens=self.prompt_tokens,
+            input_tokens_details=InputTokensDetails(self.cached),
+            output_tokens=len(self.tokens),
+            output_tokens_details=OutputTokensDetails(),
+            total_tokens=self.prompt_tokens + len(self.tokens),
+            x_timing=self._timing(),
+        )
+
+    def _timing(self) -> Timing:
+        queue = self._queue_ms
+        ttft = None if self._first is None else 1000 * (self._first - self._began)
+        prefill = None if ttft is None or queue is None else max(0.0, ttft - queue)
+        decode = None if self._first is None or self._last is None else 1000 * (self._last - self._first)
+        more = len(self.tokens) - 1
+        speed = 1000 * more / decode if decode and more > 0 else None
+        return Timing(*(None if value is None else round(value, 3) for value in (queue, prefill, ttft, decode, speed)))
+
+    def _show(self, text: str) -> str:
+        if text:
+            self._pieces.append(text)
+        return text

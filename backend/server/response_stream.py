@@ -1,0 +1,149 @@
+"""The events of one response, in order and numbered. Knows the protocol; no engine, no clock, no socket."""
+
+from typing import TypedDict
+
+from msgspec import UNSET
+
+from backend.server.events import (
+    Cache,
+    CachedBy,
+    Completed,
+    Created,
+    Failed,
+    Incomplete,
+    InProgress,
+    ItemAdded,
+    ItemDone,
+    OutputMessage,
+    OutputText,
+    PartAdded,
+    PartDone,
+    Response,
+    ResponseCreate,
+    ResponseError,
+    ServerEvent,
+    Status,
+    StreamId,
+    TextDelta,
+    TextDone,
+    Unfinished,
+    Usage,
+)
+from backend.text.conversation import Prompt
+from scheduler.plan import Sampling
+
+_REASONS = {"length": "max_output_tokens"}  # the engine's word for an end: the protocol's
+
+
+class _Address(TypedDict):
+    sequence_number: int
+    stream_id: StreamId
+
+
+class _Place(_Address):
+    item_id: str
+    output_index: int
+    content_index: int
+
+
+class ResponseStream:
+    """Numbers events from 0 and keeps to: created, started, deltas, then exactly one end."""
+
+    def __init__(self, response_id: str, item_id: str, created_at: int, model: str, asked: ResponseCreate) -> None:
+        self.id = response_id
+        self._item_id = item_id
+        self._created_at = created_at
+        self._model = model
+        self._asked = asked
+        self._stream_id: StreamId = UNSET if asked.stream_id is None else asked.stream_id
+        self._number = -1
+        self._sampling = Sampling()
+        self._begun = False
+
+    def created(self, sampling: Sampling) -> ServerEvent:
+        """The request was accepted; it will be drawn with ``sampling``."""
+        self._sampling = sampling
+        return Created(response=self._response("in_progress"), **self._address())
+
+    def cache(self, prompt: Prompt, cached: int, saved_ms: float | None) -> ServerEvent:
+        """Where the prompt's tokens came from, counted from its front."""
+        system = min(cached, prompt.system_tokens)
+        history = min(cached, max(prompt.history_tokens, system)) - system
+        return Cache(
+            prompt_tokens=len(prompt.ids),
+            cached_tokens=cached,
+            by=CachedBy(system, history, cached - system - history),
+            est_ttft_saved_ms=saved_ms,
+            **self._address(),
+        )
+
+    def started(self) -> list[ServerEvent]:
+        """The engine runs it; an empty message begins."""
+        self._begun = True
+        return [
+            InProgress(response=self._response("in_progress"), **self._address()),
+            ItemAdded(output_index=0, item=OutputMessage(self._item_id, "in_progress", []), **self._address()),
+            PartAdded(part=OutputText(), **self._place()),
+        ]
+
+    def delta(self, text: str) -> list[ServerEvent]:
+        """More text; nothing for none."""
+        return [TextDelta(delta=text, **self._place())] if text else []
+
+    def ended(self, finish: str, text: str, usage: Usage) -> list[ServerEvent]:
+        """The end that is no failure: ``finish`` as in ``Reply``."""
+        status: Status = "completed" if finish == "stop" else "incomplete"
+        details = None if finish == "stop" else Incomplete(_REASONS.get(finish, finish))
+        events: list[ServerEvent] = []
+        output: list[OutputMessage] = []
+        if self._begun:
+            part = OutputText(text)
+            output = [OutputMessage(self._item_id, status, [part])]
+            events += [
+                TextDone(text=text, **self._place()),
+                PartDone(part=part, **self._place()),
+                ItemDone(output_index=0, item=output[0], **self._address()),
+            ]
+        response = self._response(status, output=output, incomplete_details=details, usage=usage)
+        kind = Completed if finish == "stop" else Unfinished
+        return [*events, kind(response=response, **self._address())]
+
+    def failed(self, code: str, message: str, text: str, usage: Usage) -> ServerEvent:
+        """The engine failed this response."""
+        output = [OutputMessage(self._item_id, "incomplete", [OutputText(text)])] if self._begun else []
+        error = ResponseError(code, message)
+        return Failed(response=self._response("failed", output=output, error=error, usage=usage), **self._address())
+
+    def _address(self) -> _Address:
+        self._number += 1
+        return {"sequence_number": self._number, "stream_id": self._stream_id}
+
+    def _place(self) -> _Place:
+        return {**self._address(), "item_id": self._item_id, "output_index": 0, "content_index": 0}
+
+    def _response(
+        self,
+        status: Status,
+        *,
+        output: list[OutputMessage] | None = None,
+        error: ResponseError | None = None,
+        incomplete_details: Incomplete | None = None,
+        usage: Usage | None = None,
+    ) -> Response:
+        asked = self._asked
+        return Response(
+            id=self.id,
+            created_at=self._created_at,
+            status=status,
+            model=self._model,
+            output=output or [],
+            error=error,
+            incomplete_details=incomplete_details,
+            instructions=asked.instructions,
+            max_output_tokens=asked.max_output_tokens,
+            metadata=asked.metadata or {},
+            previous_response_id=asked.previous_response_id,
+            temperature=self._sampling.temperature,
+            top_p=self._sampling.top_p,
+            usage=usage,
+        )

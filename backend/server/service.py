@@ -1,0 +1,151 @@
+"""The chat service: a model's text side and an engine, with the measurements between them.
+
+Owns the ``EngineClient``. Knows no protocol and no socket. One per server process.
+"""
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from backend.engine.client import EngineClient, Generation
+from backend.engine.messages import Output, Started, Submit
+from backend.errors import BanyanError, EngineError
+from backend.server.chat_model import ChatModel
+from backend.server.limits import Limits
+from backend.server.metrics import Metrics
+from backend.server.prompts import PromptRegistry
+
+_STALL_SECONDS = 30.0
+
+
+class ChatService:
+    """What the routes share. ``clock`` is in seconds and never jumps."""
+
+    def __init__(
+        self,
+        engine: EngineClient,
+        model_folder: Path,
+        model_name: str,
+        prompts: PromptRegistry | None = None,
+        limits: Limits | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises ``StartError`` when the folder's tokenizer or template cannot be used."""
+        self.engine = engine
+        self.clock = clock
+        self.limits = limits or Limits()
+        self.prompts = prompts or PromptRegistry()
+        self.created = int(time.time())
+        self.model = ChatModel(
+            model_folder,
+            model_name,
+            max_context=engine.info.max_context,
+            vocab_size=engine.info.vocab_size,
+            prompts=self.prompts,
+            limits=self.limits,
+        )
+        self.metrics = Metrics(engine.info, lambda: engine.load, lambda: engine.alive)
+        self._open = 0
+        self._seen_steps = -1
+        self._seen_at = clock()
+
+    @property
+    def open_requests(self) -> int:
+        """Generations that have not ended."""
+        return self._open
+
+    def new_id(self) -> str:
+        """Unguessable; for responses, messages and completions."""
+        return secrets.token_hex(16)
+
+    def generate(self, submit: Submit, began: float) -> "MeasuredGeneration":
+        """Hand a request to the engine. ``began``: when it came, on ``clock``.
+
+        Raises ``EngineError`` when the engine is gone, ``BanyanError`` (``server_overloaded``) when too many are open.
+        """
+        if self._open >= self.limits.open_requests:
+            raise BanyanError("too many requests are open; try again soon", code="server_overloaded", status=503)
+        if not self.engine.alive:
+            raise EngineError("the engine is gone", status=503)
+        generation = self.engine.generate(submit)
+        self._open += 1
+        return MeasuredGeneration(self, generation, len(submit.prompt) // 4, began)
+
+    def closed_one(self) -> None:
+        """A generation ended or was cancelled; called once by each."""
+        self._open -= 1
+
+    def healthy(self) -> bool:
+        """False when the engine is gone, or stood still for 30 s with requests open, as seen from call to call."""
+        if not self.engine.alive:
+            return False
+        now, steps = self.clock(), self.engine.load.steps
+        if steps != self._seen_steps or not self._open:
+            self._seen_steps, self._seen_at = steps, now
+        return now - self._seen_at < _STALL_SECONDS
+
+
+class MeasuredGeneration:
+    """A ``Generation`` that is watched as it passes: queue time, TTFT, gaps, counts. Iterate once."""
+
+    def __init__(self, service: ChatService, generation: Generation, prompt_tokens: int, began: float) -> None:
+        self._service = service
+        self._generation = generation
+        self._prompt_tokens = prompt_tokens
+        self._began = began
+        self._started: Started | None = None
+        self._last: float | None = None
+        self._count = 0
+        self._open = True
+
+    async def __aiter__(self) -> AsyncIterator[Started | Output]:
+        try:
+            async for event in self._generation:
+                if isinstance(event, Started):
+                    self._on_start(event)
+                else:
+                    self._on_output(event)
+                yield event
+        finally:
+            self._end("abort")
+
+    def cancel(self) -> None:
+        """Free everything at once; idempotent."""
+        self._generation.cancel()
+        self._end("abort")
+
+    def _on_start(self, event: Started) -> None:
+        self._started = event
+        self._service.metrics.queue.observe(event.queue_ms / 1000)
+        self._service.metrics.prompt.observe(self._prompt_tokens)
+
+    def _on_output(self, event: Output) -> None:
+        now = self._service.clock()
+        metrics = self._service.metrics
+        if event.tokens:
+            if self._last is None:
+                metrics.ttft.observe(now - self._began)
+                self._measure_prefill(now)
+            else:
+                metrics.itl.observe((now - self._last) / len(event.tokens))
+            self._last = now
+            self._count += len(event.tokens)
+        if event.finish:
+            self._end(event.finish)
+
+    def _measure_prefill(self, now: float) -> None:
+        if self._started is not None:
+            computed = self._prompt_tokens - self._started.cached
+            self._service.model.prefill_rate.add(computed, 1000 * (now - self._began) - self._started.queue_ms)
+
+    def _end(self, reason: str) -> None:
+        if not self._open:
+            return
+        self._open = False
+        self._service.closed_one()
+        metrics = self._service.metrics
+        metrics.ended.labels(finished_reason=reason).inc()
+        metrics.output.observe(self._count)
+        metrics.whole.observe(self._service.clock() - self._began)

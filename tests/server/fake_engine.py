@@ -1,0 +1,132 @@
+"""An engine in memory: answers with the tokens a script says, at a settable pace. Knows no model.
+
+Implements ``EngineClient``. Remembers what it was asked, what was cancelled, and which requests are open; can die.
+Its prefix cache is honest in a small way: a prompt finds as many whole pages as an earlier one began with.
+"""
+
+import asyncio
+import itertools
+from array import array
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from backend.engine.messages import EngineInfo, Load, Output, Report, Started, Submit
+from backend.errors import EngineError
+
+PAGE = 16
+
+
+class FakeGeneration:
+    """One request of the fake."""
+
+    def __init__(self, engine: "FakeEngine", submit: Submit) -> None:
+        self._engine = engine
+        self._submit = submit
+        self._events: asyncio.Queue[Started | Output | None] = asyncio.Queue()
+        self._task = asyncio.create_task(self._run())
+
+    async def __aiter__(self) -> AsyncIterator[Started | Output]:
+        while (event := await self._events.get()) is not None:
+            yield event
+            if isinstance(event, Output) and event.finish:
+                return
+
+    def cancel(self) -> None:
+        request = self._submit.request
+        if request in self._engine.open:
+            self._engine.cancelled.append(request)
+            self._end()
+            self._events.put_nowait(None)
+
+    def die(self) -> None:
+        """The engine is gone."""
+        self._events.put_nowait(Output(self._submit.request, [], "error", "engine_error", "the engine died"))
+        self._end()
+
+    def _end(self) -> None:
+        self._engine.open.pop(self._submit.request, None)
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        submit, engine = self._submit, self._engine
+        prompt = array("I", submit.prompt)
+        await asyncio.sleep(engine.prefill_seconds)
+        self._events.put_nowait(Started(submit.request, engine.find(prompt), 0.0))
+        tokens = engine.answer(list(prompt))
+        for count, token in enumerate(tokens, 1):
+            await asyncio.sleep(engine.seconds_per_token)
+            stop = token in submit.stop_tokens
+            finish = "stop" if stop else "length" if count >= submit.max_tokens else ""
+            engine.step(finish)
+            self._events.put_nowait(Output(submit.request, [token], finish))
+            if finish:
+                break
+        engine.open.pop(submit.request, None)
+
+
+class FakeEngine:
+    """``answer``: prompt ids to the ids of an endless or stop-terminated answer."""
+
+    def __init__(
+        self,
+        answer: Callable[[list[int]], Sequence[int]],
+        *,
+        vocab_size: int = 502,
+        max_context: int = 4096,
+        seconds_per_token: float = 0.0,
+        prefill_seconds: float = 0.0,
+    ) -> None:
+        self.answer = answer
+        self.seconds_per_token = seconds_per_token
+        self.prefill_seconds = prefill_seconds
+        self.info = EngineInfo("fake", 0, vocab_size, max_context, PAGE, 1024, 16, "float32", "cpu", 0, 0)
+        self.load = Load(*[0] * len(Load.__struct_fields__))
+        self.submitted: list[Submit] = []
+        self.cancelled: list[int] = []
+        self.open: dict[int, FakeGeneration] = {}
+        self._alive = True
+        self._ids = itertools.count(1)
+        self._prompts: list[array[int]] = []
+
+    @property
+    def alive(self) -> bool:
+        return self._alive
+
+    def next_request_id(self) -> int:
+        return next(self._ids)
+
+    def generate(self, submit: Submit) -> FakeGeneration:
+        if not self._alive:
+            raise EngineError("the engine is gone")
+        if submit.request in self.open:
+            raise ValueError("a request id was used twice")
+        self.submitted.append(submit)
+        self.open[submit.request] = generation = FakeGeneration(self, submit)
+        return generation
+
+    async def inspect(self, check: bool = False) -> Report:
+        return Report(self.load)
+
+    async def close(self) -> None:
+        self.die()
+
+    def die(self) -> None:
+        """End every request with an error."""
+        self._alive = False
+        for generation in list(self.open.values()):
+            generation.die()
+
+    def find(self, prompt: "array[int]") -> int:
+        """Tokens of ``prompt`` that an earlier prompt began with, in whole pages, at least one token left over."""
+        best = 0
+        for other in self._prompts:
+            same = next((i for i, (a, b) in enumerate(zip(prompt, other, strict=False)) if a != b), None)
+            best = max(best, min(len(prompt), len(other)) if same is None else same)
+        self._prompts.append(prompt)
+        return min(best, len(prompt) - 1) // PAGE * PAGE
+
+    def step(self, finish: str) -> None:
+        """Count a step."""
+        counts = {name: getattr(self.load, name) for name in Load.__struct_fields__}
+        counts |= {"steps": self.load.steps + 1, "output_tokens": self.load.output_tokens + 1}
+        counts["running"] = max(0, len(self.open) - bool(finish))
+        self.load = Load(**counts)

@@ -1,0 +1,416 @@
+"""The protocol without a network: any message, any engine, and the promises of a response's events."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend.engine.messages import Output, Started
+from backend.errors import EngineError
+from backend.server.effects import Abandon, Close, Effect, Generate, Prepare, Send
+from backend.server.session import Session
+from backend.text.tokenizer import TextTokenizer
+from tests.server.conftest import House, make_house
+
+TERMINAL = {"response.completed", "response.incomplete", "response.failed"}
+
+
+class Desk:
+    """Stands in for the shell: carries out prepares at once (or later), and notes the rest."""
+
+    def __init__(self, house: House, *, extensions: bool = True, later: bool = False) -> None:
+        self.house = house
+        ids = itertools.count()
+        self.session = Session(
+            house.service.model,
+            new_request=house.engine.next_request_id,
+            new_id=lambda: f"{next(ids):032d}",
+            extensions=extensions,
+        )
+        self.later = later
+        self.sent: list[dict[str, Any]] = []
+        self.requests: list[int] = []
+        self.submits: dict[int, Any] = {}
+        self.preparing: list[Prepare] = []
+        self.abandoned: list[int] = []
+        self.closed: Close | None = None
+        self.now = 0.0
+
+    def do(self, effects: list[Effect]) -> list[dict[str, Any]]:
+        """Carry out; returns what was sent."""
+        before = len(self.sent)
+        for effect in effects:
+            if isinstance(effect, Send):
+                self.sent.append(json.loads(msgspec.json.encode(effect.event)))
+            elif isinstance(effect, Prepare):
+                self.preparing.append(effect)
+            elif isinstance(effect, Generate):
+                self.requests.append(effect.submit.request)
+                self.submits[effect.submit.request] = effect.submit
+            elif isinstance(effect, Abandon):
+                self.abandoned.append(effect.key)
+            elif isinstance(effect, Close):
+                self.closed = effect
+        while self.preparing and not self.later:
+            self.prepare()
+        return self.sent[before:]
+
+    def prepare(self) -> list[dict[str, Any]]:
+        effect = self.preparing.pop(0)
+        try:
+            result: Any = effect.work()
+        except Exception as error:
+            result = error
+        return self.do(self.session.prepared(effect.key, result, self.now))
+
+    def say(self, event: object) -> list[dict[str, Any]]:
+        self.now += 1
+        raw = event if isinstance(event, str | bytes) else json.dumps(event)
+        return self.do(self.session.receive(raw, self.now, 1_700_000_000))
+
+    def engine(self, request: int, event: Started | Output) -> list[dict[str, Any]]:
+        self.now += 1
+        return self.do(self.session.engine_event(request, event, self.now))
+
+
+@pytest.fixture
+def desk(quiet_house: House) -> Desk:
+    return Desk(quiet_house)
+
+
+def create(**fields: object) -> dict[str, object]:
+    return {"type": "response.create", "input": "Hello", **fields}
+
+
+def names(events: list[dict[str, Any]]) -> list[str]:
+    return [event["type"] for event in events]
+
+
+def test_a_whole_turn(desk: Desk) -> None:
+    assert names(desk.do(desk.session.opened())) == ["x.session"]
+    tokens = desk.house.tokenizer.encode_plain("Hi 🙂!")
+    assert names(desk.say(create(instructions="Be kind.", max_output_tokens=20))) == ["response.created"]
+    (request,) = desk.requests
+    assert desk.submits[request].max_tokens == 20
+    assert names(desk.engine(request, Started(request, 16, 2.0))) == [
+        "x.cache",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    for token in tokens:
+        desk.engine(request, Output(request, [token]))
+    end = desk.house.tokenizer.library.token_to_id("<|im_end|>")
+    assert names(desk.engine(request, Output(request, [end], "stop"))) == [
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    deltas = [event["delta"] for event in desk.sent if event["type"] == "response.output_text.delta"]
+    assert "".join(deltas) == "Hi 🙂!"
+    assert not any("\ufffd" in delta for delta in deltas)
+    assert [e["sequence_number"] for e in desk.sent[1:]] == list(range(len(desk.sent) - 1))
+    response = desk.sent[-1]["response"]
+    usage = response["usage"]
+    assert response["output"][0]["content"][0]["text"] == "Hi 🙂!"
+    assert usage["input_tokens"] == len(desk.submits[request].prompt) // 4
+    assert usage["input_tokens_details"] == {"cached_tokens": 16}
+    assert usage["output_tokens"] == len(tokens) + 1
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+    assert usage["x_timing"]["queue_ms"] == 2.0
+    assert usage["x_timing"]["decode_ms"] == 1000.0 * len(tokens)
+    assert usage["x_timing"]["tokens_per_s"] == 1.0
+
+
+def test_without_our_subprotocol_there_are_no_extension_events(quiet_house: House) -> None:
+    desk = Desk(quiet_house, extensions=False)
+    desk.do(desk.session.opened())
+    desk.say(create())
+    desk.engine(desk.requests[0], Started(desk.requests[0], 0, 0.0))
+    assert not any(name.startswith("x.") for name in names(desk.sent))
+    assert [e["sequence_number"] for e in desk.sent] == list(range(len(desk.sent)))
+
+
+def test_the_next_turn_sends_only_what_is_new(desk: Desk) -> None:
+    text = desk.house.tokenizer
+    desk.say(create(prompt={"id": "bakery"}, stream_id="a"))
+    first = desk.requests[0]
+    desk.engine(first, Started(first, 0, 0.0))
+    drawn = [*text.encode_plain("Hi"), text.library.token_to_id("<|im_end|>")]
+    ended = desk.engine(first, Output(first, drawn, "stop"))
+    desk.say(create(input="And bread?", previous_response_id=ended[-1]["response"]["id"], stream_id="a"))
+    second = desk.requests[1]
+    past = desk.submits[first].prompt + text_bytes(drawn)
+    assert desk.submits[second].prompt.startswith(past)
+    (cache, *_) = desk.engine(second, Started(second, len(past) // 4 + 5, 0.0))
+    system, history, shared = (cache["by"][name] for name in ("system", "history", "shared"))
+    assert shared == 5 and system > 300 and system + history == len(past) // 4
+
+
+def text_bytes(ids: list[int]) -> bytes:
+    return b"".join(token.to_bytes(4, "little") for token in ids)
+
+
+def test_other_instructions_replace_the_system_prompt(desk: Desk) -> None:
+    desk.say(create(instructions="One."))
+    first = desk.requests[0]
+    ended = desk.engine(first, Output(first, desk.house.tokenizer.encode_plain("Hi"), "length"))
+    desk.say(create(input="Again", instructions="Two.", previous_response_id=ended[-1]["response"]["id"]))
+    ids = memoryview(desk.submits[desk.requests[1]].prompt).cast("I").tolist()
+    shown = desk.house.tokenizer.library.decode(ids, skip_special_tokens=False)
+    assert "Two." in shown and "One." not in shown and "Hi" in shown
+
+
+def test_stop_strings_end_it_before_them(desk: Desk) -> None:
+    desk.say(create(stop=["cost", "zzz"]))
+    (request,) = desk.requests
+    desk.engine(request, Started(request, 0, 0.0))
+    for token in desk.house.tokenizer.encode_plain("A croissant costs three"):
+        desk.engine(request, Output(request, [token]))
+    assert desk.sent[-1]["type"] == "response.completed"
+    assert desk.sent[-1]["response"]["output"][0]["content"][0]["text"] == "A croissant "
+    assert desk.abandoned == [request]
+
+
+@pytest.mark.parametrize("by", ["response_id", "stream_id"])
+def test_cancel_is_idempotent_and_exact(desk: Desk, by: str) -> None:
+    desk.say(create(stream_id="lane"))
+    (request,) = desk.requests
+    created = desk.sent[-1]["response"]["id"]
+    desk.engine(request, Started(request, 0, 0.0))
+    target = {"response_id": created} if by == "response_id" else {"stream_id": "lane"}
+    (refused,) = desk.say({"type": "response.cancel", "response_id": created[:-1]})
+    assert refused["error"]["code"] == "response_not_found" and desk.abandoned == []
+    ended = desk.say({"type": "response.cancel", **target})
+    assert ended[-1]["response"]["incomplete_details"] == {"reason": "cancelled"}
+    assert desk.abandoned == [request]
+    assert desk.say({"type": "response.cancel", **target}) == []
+    assert desk.engine(request, Output(request, [300])) == []
+
+
+def test_cancel_while_the_prompt_is_made(quiet_house: House) -> None:
+    desk = Desk(quiet_house, later=True)
+    desk.say(create(stream_id="a"))
+    assert names(desk.say({"type": "response.cancel", "stream_id": "a"})) == ["response.created", "response.incomplete"]
+    assert desk.prepare() == [] and desk.requests == []
+
+
+def test_lanes_are_bounded_and_their_own(desk: Desk) -> None:
+    for lane in range(16):
+        assert desk.say(create(stream_id=f"lane{lane}"))[0]["stream_id"] == f"lane{lane}"
+    (busy,) = desk.say(create(stream_id="lane3"))
+    assert busy["error"]["param"] == "stream_id" and busy["stream_id"] == "lane3"
+    (full,) = desk.say(create(stream_id="lane16"))
+    assert full["error"]["code"] == "websocket_stream_limit_reached"
+    desk.do(desk.session.closed())
+    assert sorted(desk.abandoned) == sorted(desk.requests)
+
+
+def test_the_engines_failure_is_the_responses(desk: Desk) -> None:
+    desk.say(create())
+    (request,) = desk.requests
+    desk.engine(request, Started(request, 0, 0.0))
+    (failed,) = desk.engine(request, Output(request, [], "error", "engine_error", "broke"))
+    assert failed["type"] == "response.failed"
+    assert failed["response"]["error"] == {"code": "engine_error", "message": "broke"}
+    assert desk.do(desk.session.engine_gone(request, EngineError("late"))) == []
+
+
+def test_ping(desk: Desk) -> None:
+    assert desk.say({"type": "x.ping", "t": 12.5}) == [{"type": "x.pong", "t": 12.5}]
+
+
+LONG = "croissant " * 3000
+BAD: list[tuple[object, str, str | None]] = [
+    (b"{", "invalid_json", None),
+    ("", "invalid_json", None),
+    (b'{"type": "x.ping", "t": NaN}', "invalid_json", None),
+    (b'{"type": "\xff"}', "invalid_json", None),
+    (b'{"type": "x.ping", "z": "\\ud800"}', "invalid_json", None),
+    ('{"type": "x.ping", "z": "\ud800"}', "invalid_json", None),
+    (b'{"type": "x.ping", "z": ' + b"[" * 100_000, "invalid_json", None),
+    (b"[]", "invalid_request", None),
+    ({}, "invalid_request", "type"),
+    ({"type": 3}, "invalid_request", "type"),
+    ({"type": "x.resume"}, "unknown_event", "type"),
+    ({"type": "response.cancel"}, "invalid_request", "response_id"),
+    (create(stream_id=""), "invalid_request", "stream_id"),
+    (create(stream_id="x" * 500), "invalid_request", "stream_id"),
+    (create(model="gpt-9"), "model_not_found", "model"),
+    (create(input=None), "invalid_request", "input"),
+    (create(input=[]), "invalid_request", "input"),
+    (create(input=3), "invalid_request", "input"),
+    (create(input=LONG), "context_length_exceeded", "input"),
+    (create(input=[{"role": "user", "content": "x"}] * 3000), "invalid_request", "input"),
+    (create(input=[{"role": "boss", "content": "x"}]), "invalid_request", "input[0].role"),
+    (create(input=[{"role": "user"}]), "invalid_request", "input[0].content"),
+    (create(input=[{"type": "function_call_output"}]), "unsupported_content", "input[0].type"),
+    (
+        create(input=[{"role": "user", "content": [{"type": "input_image", "image_url": "http://x"}]}]),
+        "unsupported_content",
+        "input[0].content[0]",
+    ),
+    (create(previous_response_id="resp_x"), "previous_response_not_found", "previous_response_id"),
+    (create(prompt={"id": "nobody"}), "prompt_not_found", "prompt.id"),
+    (create(prompt={"id": "bakery", "version": "2"}), "unsupported_parameter", "prompt.version"),
+    (create(prompt={"id": "bakery"}, instructions="x"), "invalid_request", "instructions"),
+    (create(temperature=-0.1), "invalid_request", "temperature"),
+    (create(temperature=10**30), "invalid_request", "temperature"),
+    (create(temperature="hot"), "invalid_request", "temperature"),
+    (b'{"type": "response.create", "input": "x", "temperature": 1e400}', "invalid_request", "temperature"),
+    (create(top_p=1.5), "invalid_request", "top_p"),
+    (create(top_k=-1), "invalid_request", "top_k"),
+    (create(seed=10**30), "invalid_request", "seed"),
+    (create(max_output_tokens=0), "invalid_request", "max_output_tokens"),
+    (create(max_output_tokens=10**30), "invalid_request", "max_output_tokens"),
+    (create(max_output_tokens=1.5), "invalid_request", "max_output_tokens"),
+    (create(stop=["x"] * 5), "invalid_request", "stop"),
+    (create(stop=""), "invalid_request", "stop"),
+    (create(metadata={str(i): "x" for i in range(17)}), "invalid_request", "metadata"),
+    (create(tools=[{"type": "function"}]), "unsupported_parameter", "tools"),
+    (create(text={"format": {"type": "json_schema"}}), "unsupported_parameter", "text.format"),
+    (create(top_logprobs=2), "unsupported_parameter", "top_logprobs"),
+    (create(background=True), "unsupported_parameter", "background"),
+    (create(generate=False), "unsupported_parameter", "generate"),
+]
+
+
+@pytest.mark.parametrize(("message", "code", "param"), BAD, ids=map(str, range(len(BAD))))
+def test_bad_messages_are_refused_by_name(desk: Desk, message: object, code: str, param: str | None) -> None:
+    (event,) = desk.say(message)
+    assert event["type"] == "error"
+    assert (event["error"]["code"], event["error"]["param"]) == (code, param)
+    assert event["error"]["message"] and 400 <= event["status"] < 500
+    assert names(desk.say(create())) == ["response.created"]
+
+
+def test_the_context_error_has_the_numbers(desk: Desk) -> None:
+    (event,) = desk.say(create(input=LONG))
+    assert "1024" in event["error"]["message"]
+
+
+def test_more_output_than_fits_is_clamped(desk: Desk) -> None:
+    desk.say(create(max_output_tokens=1_000_000))
+    submit = desk.submits[desk.requests[0]]
+    assert submit.max_tokens == 1024 - len(submit.prompt) // 4
+
+
+def test_repeated_malformed_messages_close_the_socket(desk: Desk) -> None:
+    for _ in range(40):
+        desk.say(b"{")
+    assert desk.closed is not None and desk.closed.code == 4400
+
+
+# ---- anything at all ----------------------------------------------------------------------------------------------
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+lanes = st.sampled_from(["a", "b", None])
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        name: json_values
+        for name in (
+            "input",
+            "model",
+            "temperature",
+            "stop",
+            "seed",
+            "metadata",
+            "text",
+            "tools",
+            "stream_id",
+            "prompt",
+        )
+    },
+)
+messages = st.one_of(
+    st.binary(max_size=20),
+    json_values.map(json.dumps),
+    fields.map(lambda extra: json.dumps({"type": "response.create", **extra})),
+    st.tuples(lanes, st.sampled_from(["", "cost", "🙂"])).map(
+        lambda pair: json.dumps(create(stream_id=pair[0], **({"stop": pair[1]} if pair[1] else {})))
+    ),
+    lanes.map(lambda lane: json.dumps({"type": "response.cancel", "stream_id": lane})),
+)
+engine_steps = st.tuples(
+    st.integers(0, 5),
+    st.sampled_from(["start", "token", "token", "token", "stop", "length", "error", "gone"]),
+    st.lists(st.integers(0, 510), max_size=3),
+)
+actions = st.lists(st.one_of(messages, engine_steps, st.just("previous"), st.just("prepare")), max_size=40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(actions=actions)
+def test_any_client_and_any_engine(tmp_folder: Path, tokenizer: TextTokenizer, actions: list[Any]) -> None:
+    desk = Desk(make_house(tmp_folder, tokenizer), later=True)
+    started: set[int] = set()
+    for action in actions:
+        if action == "prepare":
+            if desk.preparing:
+                desk.prepare()
+        elif action == "previous":
+            done = [e["response"]["id"] for e in desk.sent if e["type"] in TERMINAL]
+            desk.say(create(previous_response_id=done[-1] if done else "resp_0", stream_id="p"))
+        elif isinstance(action, tuple):
+            _engine_step(desk, started, *action)
+        else:
+            desk.say(action)
+    desk.do(desk.session.closed())
+    _check_promises(desk)
+
+
+@pytest.fixture(scope="session")
+def tmp_folder(folder: Path) -> Path:
+    return folder
+
+
+def _engine_step(desk: Desk, started: set[int], which: int, kind: str, tokens: list[int]) -> None:
+    if not desk.requests:
+        return
+    request = desk.requests[which % len(desk.requests)]
+    if kind == "gone":
+        desk.do(desk.session.engine_gone(request, EngineError("gone")))
+    elif request not in started:  # an engine says Started first
+        started.add(request)
+        desk.engine(request, Started(request, 0, 0.0))
+    else:
+        desk.engine(request, Output(request, tokens, "" if kind in ("start", "token") else kind))
+
+
+def _check_promises(desk: Desk) -> None:
+    lanes: dict[str | None, str | None] = {}
+    numbers: dict[str, list[int]] = {}
+    text: dict[str, str] = {}
+    for event in desk.sent:
+        if "sequence_number" not in event:
+            assert event["type"] in ("error", "x.session", "x.pong")
+            continue
+        lane = event.get("stream_id")
+        if event["type"] == "response.created":
+            assert lanes.get(lane) is None
+            lanes[lane] = event["response"]["id"]
+        response = lanes[lane]
+        assert response is not None, "an event of a response that has ended"
+        numbers.setdefault(response, []).append(event["sequence_number"])
+        if event["type"] == "response.output_text.delta":
+            assert event["delta"]
+            text[response] = text.get(response, "") + event["delta"]
+        if event["type"] in TERMINAL:
+            lanes[lane] = None
+            assert event["response"]["id"] == response
+            shown = "".join(part["text"] for item in event["response"]["output"] for part in item["content"])
+            assert shown == text.get(response, "")
+            assert event["response"]["usage"]["input_tokens_details"]["cached_tokens"] == 0
+    for sequence in numbers.values():
+        assert sequence == list(range(len(sequence)))
