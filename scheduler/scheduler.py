@@ -97,6 +97,8 @@ class Scheduler:
         opened: list[Opened] = []
         # Who was just preempted must not come back at once; but a step without any chunk would be a step lost.
         if self.waiting and (preemptions == self._totals.preemptions or not chunks):
+            if not chunks:
+                self._budget.open()  # what was granted to those who then found no pages
             self._admit(now, chunks, opened)
         if not chunks:
             return None
@@ -241,6 +243,8 @@ class Scheduler:
 
     def _admit(self, now: float, chunks: list[Chunk], opened: list[Opened]) -> None:
         """Start waiting requests in their order while there are rows, pages and tokens left in the step."""
+        if not self.slots.free:
+            return
         reserved = reserved_pages(self.running, self.settings.page_size)
         candidates = [request for request, _ in zip(self.waiting, range(_CANDIDATES), strict=False)]
         for request in candidates:

@@ -1,0 +1,71 @@
+"""``check`` notices every kind of damage. Each case breaks one thing that was whole."""
+
+from collections.abc import Callable
+
+import pytest
+
+from radix.cache import PrefixCache
+from radix.errors import InvariantError
+from radix.tree import Node
+from tests.radix.strategies import pack
+
+
+def build() -> PrefixCache:
+    """A locked node with an unlocked child, an unlocked leaf beside it, a tail, and private pages."""
+    cache = PrefixCache(16, 2)
+    for tokens in ([1, 1, 2, 2, 3, 3], [1, 1, 4, 4, 5]):
+        lease = cache.acquire(cache.key(pack(tokens)))
+        cache.extend(lease, (len(tokens) + 1) // 2 - len(lease.pages))
+        cache.publish(lease, len(tokens))
+        cache.release(lease)
+    lease = cache.acquire(cache.key(pack([1, 1, 9])))
+    cache.extend(lease, 1)
+    cache.check()
+    return cache
+
+
+def top(cache: PrefixCache) -> Node:
+    return next(node for node in cache.tree.index.values() if node.depth == 0)
+
+
+def leaf(cache: PrefixCache) -> Node:
+    return next(node for node in cache.order.leaves.values() if not node.is_tail)
+
+
+def tail(cache: PrefixCache) -> Node:
+    return next(node for node in cache.order.leaves.values() if node.is_tail)
+
+
+def lease_page(cache: PrefixCache, value: int) -> None:
+    next(iter(cache.leases.values())).pages[0] = value
+
+
+DAMAGE: list[tuple[str, Callable[[PrefixCache], object]]] = [
+    ("is in 2 places", lambda c: c.pool._free.append(leaf(c).pages[0])),
+    ("of 16 pages", lambda c: c.pool._free.pop()),
+    ("is not in the pool", lambda c: c.pool._free.append(99)),
+    ("the tree counts", lambda c: setattr(c.tree, "pages", 1)),
+    ("not its first digest", lambda c: c.tree.index.update({1: c.tree.index.pop(leaf(c).digests[0])})),
+    ("is not in the tree", lambda c: c.tree.roots.clear()),
+    ("has depth", lambda c: setattr(leaf(c), "depth", 9)),
+    ("another namespace", lambda c: setattr(leaf(c), "namespace", "x")),
+    ("digest of block 0 is not that of its tokens", lambda c: leaf(c).tokens.__setitem__(0, 77)),
+    ("token bytes", lambda c: leaf(c).tokens.append(0)),
+    ("children", lambda c: setattr(top(c), "children", 5)),
+    ("serves nobody", lambda c: c.tree.root("empty")),
+    ("is not under its own tokens", lambda c: tail(c).tokens.__setitem__(0, 77)),
+    ("locks, not", lambda c: setattr(top(c), "locks", 4)),
+    ("eviction order", lambda c: c.order.discard(leaf(c))),
+    ("has rank", lambda c: setattr(leaf(c), "last_use", 1000)),
+    ("evictable pages are counted", lambda c: setattr(c.order, "pages", 1)),
+    ("where the tree has", lambda c: lease_page(c, 15)),
+    ("does not spell its key", lambda c: next(iter(c.leases.values())).key.tokens.__setitem__(0, 77)),
+]
+
+
+@pytest.mark.parametrize(("message", "damage"), DAMAGE, ids=[message for message, _ in DAMAGE])
+def test_damage_is_named(message: str, damage: Callable[[PrefixCache], object]) -> None:
+    cache = build()
+    damage(cache)
+    with pytest.raises(InvariantError, match=message):
+        cache.check()

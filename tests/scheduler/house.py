@@ -1,0 +1,111 @@
+"""Scheduler, step loop and oracle runner put together, with every invariant checked after every action."""
+
+from radix.cache import PrefixCache
+from radix.hashing import BlockHash, xxh3
+from scheduler.loop import StepLoop, StepOutcome
+from scheduler.plan import Progress
+from scheduler.request import NewRequest, RequestRejected
+from scheduler.scheduler import Scheduler
+from scheduler.settings import Settings
+from tests.scheduler.oracle import OracleRunner, answer
+
+
+class House:
+    """Drives requests to their ends and compares each with the answer it gets alone."""
+
+    def __init__(self, settings: Settings, vocab: int = 3, block_hash: BlockHash = xxh3) -> None:
+        self.settings = settings
+        self.vocab = vocab
+        self.cache = PrefixCache(settings.pages, settings.page_size, block_hash=block_hash)
+        self.scheduler = Scheduler(settings, self.cache)
+        self.runner = OracleRunner(settings.page_size, settings.max_running, vocab, self._tree_pages)
+        self.now = 0.0
+        self.loop = StepLoop(self.scheduler, self.runner, self._tick)
+        self.open: dict[int, NewRequest] = {}
+        self.output: dict[int, list[int]] = {}
+        self.finished: dict[int, str] = {}
+        self.excused: set[int] = set()
+        self._next = 0
+
+    def new(
+        self, prompt: bytes, max_tokens: int, stop: frozenset[int] = frozenset(), namespace: str = ""
+    ) -> NewRequest:
+        """A request with the next id, not handed in."""
+        self._next += 1
+        return NewRequest(self._next, prompt, max_tokens, stop_tokens=stop, namespace=namespace)
+
+    def submit(self, new: NewRequest) -> str:
+        """Hand in; the code of the rejection, or ""."""
+        try:
+            self.scheduler.submit(new, self._tick())
+        except RequestRejected as error:
+            return error.code
+        self.runner.accept(new)
+        self.open[new.request] = new
+        self.output[new.request] = []
+        return ""
+
+    def cancel(self, request: int) -> bool:
+        """End a request now; nothing may be reported of it any more."""
+        known = request in self.open
+        assert self.scheduler.cancel(request, self._tick()) == known
+        self.open.pop(request, None)
+        self.scheduler.check()
+        return known
+
+    def step(self) -> StepOutcome | None:
+        """Plan, run, commit, check."""
+        had_work = self.scheduler.has_work
+        outcome = self.loop.step()
+        assert (outcome is not None) == had_work, "work and no step, or a step and no work"
+        if outcome is not None:
+            self.take(outcome.progress)
+        self.scheduler.check()
+        return outcome
+
+    def take(self, progress: list[Progress]) -> None:
+        """Record what a step gave, and compare the ends with the definition."""
+        for entry in progress:
+            new = self.open[entry.request]  # a KeyError here: something was reported of a request that had ended
+            output = self.output[entry.request]
+            output += entry.tokens
+            expected, reason = answer(new, self.vocab)
+            assert output == expected[: len(output)], f"request {entry.request} got other tokens than alone"
+            if entry.finish == "error":
+                assert entry.request in self.excused, entry.message
+            elif entry.finish:
+                assert (output, entry.finish) == (expected, reason), f"{entry}, {output} against {expected}, {reason}"
+            if entry.finish:
+                self.finished[entry.request] = entry.finish
+                del self.open[entry.request]
+
+    def drain(self) -> int:
+        """Run until nothing is left; returns the number of steps. More steps than all tokens is a livelock."""
+        tokens = sum(len(new.prompt) // 4 + new.max_tokens for new in self.open.values())
+        bound = 4 * tokens + 10
+        steps = 0
+        while self.scheduler.has_work:
+            assert self.step() is not None, "work is left, and no step was planned"
+            steps += 1
+            assert steps <= bound, f"{steps} steps for {tokens} tokens"
+        self.check_empty()
+        return steps
+
+    def check_empty(self) -> None:
+        """Nothing is open and nothing is held: all pages are free or evictable."""
+        assert not self.open
+        assert not self.scheduler.has_work
+        stats = self.cache.stats()
+        assert stats.private == 0 and stats.leases == 0
+        assert stats.evictable == stats.cached
+        assert stats.free + stats.cached == self.settings.pages
+        self.scheduler.check()
+
+    def _tick(self) -> float:
+        self.now += 0.001
+        return self.now
+
+    def _tree_pages(self) -> set[int]:
+        nodes = list(self.cache.tree.index.values())
+        tails = [tail for node in [*nodes, *self.cache.tree.roots.values()] for tail in node.tails.values()]
+        return {page for node in [*nodes, *tails] for page in node.pages}
