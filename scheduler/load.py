@@ -3,7 +3,7 @@
 import msgspec
 
 
-class SchedulerLoad(msgspec.Struct, frozen=True, gc=False):
+class Load(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """State after a step; the token counters, preemptions and evicted pages are totals since start.
 
     ``pages_free`` + ``pages_cached`` + ``pages_private`` is the pool. ``cached_tokens`` are prompt tokens found in

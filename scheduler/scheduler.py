@@ -11,7 +11,7 @@ from radix.hashing import TOKEN_BYTES
 from scheduler.admission import computed_by_another, fits, pages_for, reserved_pages
 from scheduler.check import check_scheduler
 from scheduler.chunking import StepBudget, TokenBudget
-from scheduler.load import SchedulerLoad, Totals
+from scheduler.load import Load, Totals
 from scheduler.plan import Chunk, Opened, Progress, StepPlan, StepResult
 from scheduler.preemption import choose_victim
 from scheduler.request import NewRequest, Request, RequestRejected
@@ -130,10 +130,10 @@ class Scheduler:
         self.in_flight = []
         return progress
 
-    def load(self) -> SchedulerLoad:
+    def load(self) -> Load:
         """Counters as they stand. O(1)."""
         pages, totals = self.cache.stats(), self._totals
-        return SchedulerLoad(
+        return Load(
             steps=totals.steps,
             running=len(self.running),
             waiting=len(self.waiting),

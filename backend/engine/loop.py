@@ -11,7 +11,6 @@ from backend.engine.messages import (
     Command,
     Event,
     Inspect,
-    Load,
     Output,
     Report,
     Shutdown,
@@ -52,7 +51,7 @@ class EngineLoop:
                 self._open.discard(request)
                 self.scheduler.cancel(request, self.clock())
             case Inspect(check=check):
-                return Report(load=self.load(), problem=self._problem() if check else "")
+                return Report(load=self.scheduler.load(), problem=self._problem() if check else "")
             case Shutdown():
                 self.closing = True
         return None
@@ -63,7 +62,7 @@ class EngineLoop:
         began = self.clock()
         outcome = self.steps.step()
         if outcome is None:
-            return StepOutput(started=[], outputs=outputs, load=self.load()) if outputs else None
+            return StepOutput(started=[], outputs=outputs, load=self.scheduler.load()) if outputs else None
         started = [
             Started(request=opened.request, cached=opened.cached, queue_ms=1e3 * outcome.waited[opened.request])
             for opened in outcome.opened
@@ -81,12 +80,9 @@ class EngineLoop:
                     message=progress.message,
                 )
             )
-        return StepOutput(started=started, outputs=outputs, load=self.load(), step_ms=1e3 * (self.clock() - began))
-
-    def load(self) -> Load:
-        """Counters of the scheduler and the cache."""
-        load = self.scheduler.load()
-        return Load(**{field: getattr(load, field) for field in Load.__struct_fields__})
+        return StepOutput(
+            started=started, outputs=outputs, load=self.scheduler.load(), step_ms=1e3 * (self.clock() - began)
+        )
 
     def _submit(self, command: Submit) -> StepOutput | None:
         now = self.clock()
@@ -114,7 +110,7 @@ class EngineLoop:
 
     def _failed(self, request: int, code: str, message: str) -> StepOutput:
         output = Output(request=request, tokens=[], finish="error", code=code, message=message)
-        return StepOutput(started=[], outputs=[output], load=self.load())
+        return StepOutput(started=[], outputs=[output], load=self.scheduler.load())
 
     def _expire(self) -> list[Output]:
         now = self.clock()

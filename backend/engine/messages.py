@@ -5,6 +5,7 @@ Knows nothing of text, tenants' secrets or tensors.
 
 import msgspec
 
+from scheduler.load import Load as Load  # the same record travels on
 from scheduler.plan import Sampling
 
 
@@ -90,23 +91,6 @@ class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
     finish: str = ""
     code: str = ""
     message: str = ""
-
-
-class Load(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The engine's state after a step; counters are totals since start, pages add up to the pool."""
-
-    steps: int
-    running: int
-    waiting: int
-    pages_free: int
-    pages_cached: int
-    pages_private: int
-    prompt_tokens: int
-    cached_tokens: int
-    computed_tokens: int
-    output_tokens: int
-    preemptions: int
-    evicted_pages: int
 
 
 class StepOutput(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):

@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
         "backend",
     },
     "backend.engine.client": {"backend.engine.messages", "backend.errors"},
-    "backend.engine.messages": {"scheduler.plan"},
+    "backend.engine.messages": {"scheduler.plan", "scheduler.load"},
     "backend.engine.process_client": {
         "backend.engine.client",
         "backend.engine.messages",
