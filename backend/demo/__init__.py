@@ -1,0 +1,1 @@
+"""The bundled demo model: synthetic conversations, tokenizer, training and evaluation."""
