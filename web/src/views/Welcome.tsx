@@ -93,7 +93,7 @@ function OwnText({ system, intents }: { system: Extract<System, { kind: "own" }>
       <textarea
         rows={5}
         value={system.text}
-        placeholder={"You answer for a small bakery.\nA croissant costs 2 dollars."}
+        placeholder={"You are the assistant of Alda, a bakery.\nThe croissant costs 2.40 euros."}
         onInput={(event) => intents.choose({ kind: "own", text: event.currentTarget.value })}
       />
     </label>
