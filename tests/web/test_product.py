@@ -56,6 +56,7 @@ def test_the_bakery_answers_and_the_second_conversation_shares(visit: Visit) -> 
     assert prompt > 300
 
     page.get_by_role("button", name="New conversation").click()
+    expect(page.locator(".turn")).to_have_count(0)
     turn = ask(page, second["question"])
     has_ended(turn)
     expect(turn.get_by_test_id("answer")).to_have_text(second["answer"])
