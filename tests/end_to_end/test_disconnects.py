@@ -24,7 +24,7 @@ async def vanish(house: House, system: str, after: int, rng: random.Random) -> i
                     "type": "response.create",
                     "instructions": system,
                     "input": f"Tell me number {rng.randrange(10**6)}",
-                    "max_output_tokens": 200,
+                    "max_output_tokens": 3000,  # far more than could end by itself while the test waits
                     "ignore_eos": True,
                 }
             )
