@@ -20,11 +20,14 @@ from backend.errors import StartError
 
 ENVIRONMENT_PREFIX = "BANYAN_"
 
+ARMS = ("shared", "paged", "continuous", "static")
+"""Those of ``scheduler.arms``; the first is this project."""
+
 
 class ServeOptions(msgspec.Struct, frozen=True):
     """What ``banyan serve`` was told. ``model`` empty: the bundled one. ``kv_memory`` in bytes, 0: the engine chooses.
 
-    ``port`` 0: any free one. ``threads`` 0: chosen by the engine.
+    ``port`` 0: any free one. ``threads``, ``inter_token_ms`` 0: chosen by the engine.
     """
 
     model: str
@@ -35,6 +38,11 @@ class ServeOptions(msgspec.Struct, frozen=True):
     kv_memory: int
     page_size: int
     max_running: int
+    max_waiting: int
+    max_step_tokens: int
+    inter_token_ms: int
+    overlap: bool
+    arm: str
     threads: int
 
 
@@ -86,6 +94,15 @@ def one_of(*choices: str) -> Callable[[Any], str]:
         return str(value)
 
     return parse
+
+
+def on_or_off(value: Any) -> bool:
+    """``on`` or ``off``; in the TOML file also true or false."""
+    if isinstance(value, bool):
+        return value
+    if value not in ("on", "off"):
+        raise ValueError("on or off is expected")
+    return bool(value == "on")
 
 
 _UNITS = {
@@ -176,6 +193,44 @@ SERVE_OPTIONS = (
     ),
     Option("page-size", "TOKENS", whole_number(1, 256), 16, "tokens in one KV page, the unit of sharing"),
     Option("max-running", "REQUESTS", whole_number(1, 1024), 64, "most requests computed in one step"),
+    Option(
+        "max-waiting",
+        "REQUESTS",
+        whole_number(1, 1_000_000),
+        1024,
+        "most requests that wait for their turn; more are refused, and told when to come again",
+    ),
+    Option(
+        "max-step-tokens",
+        "TOKENS",
+        whole_number(1, 1_000_000),
+        512,
+        "most tokens computed in one step, of prompts and answers together; at least max-running, which the default "
+        "follows where that is more",
+    ),
+    Option(
+        "inter-token-ms",
+        "MS",
+        whole_number(0, 60_000),
+        0,
+        "aim for the time between two tokens of an answer, in milliseconds: new prompts are computed in pieces so "
+        "small that a step keeps to it; 0: chosen for the device",
+    ),
+    Option(
+        "overlap",
+        "on|off",
+        on_or_off,
+        "on",
+        "plan the next step while one is computed; off: a little slower, easier to follow",
+    ),
+    Option(
+        "arm",
+        "NAME",
+        one_of(*ARMS),
+        "shared",
+        "for comparisons: who gets KV pages when, and who shares them: shared (this project), or as earlier systems "
+        "did it: paged (vLLM's paper, nothing shared), continuous (Orca), static (whole batches)",
+    ),
     Option("threads", "THREADS", whole_number(0, 1024), 0, "threads of the forward pass on the CPU; 0: chosen here"),
 )
 
@@ -210,6 +265,7 @@ def resolve(
     """
     table = read_config_file(config_file) if config_file is not None else {}
     settled: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     value: Any
     for option in SERVE_OPTIONS:
         if (value := command_line.get(option.field)) is not None:
@@ -223,6 +279,7 @@ def resolve(
             continue
         else:
             value, origin = option.default, f"default of {option.name}"
+        origins[option.field] = origin
         try:
             settled[option.field] = option.parse(value)
         except ValueError as error:
@@ -230,7 +287,20 @@ def resolve(
             raise StartError(message, code="invalid_option", param=option.name) from None
     options = ServeOptions(**settled)
     refuse_public_address(options.host)
+    if not origins["max_step_tokens"].startswith("default"):
+        refuse_small_steps(options, origins["max_step_tokens"])
     return options
+
+
+def refuse_small_steps(options: ServeOptions, origin: str) -> None:
+    """Raise ``StartError`` when a step is not to hold one token of each running request. ``origin``: who says so."""
+    if options.max_step_tokens < options.max_running:
+        raise StartError(
+            f"{origin}: {options.max_step_tokens} tokens are fewer than the {options.max_running} requests of "
+            "max-running, and each of them may compute a token in every step; make one larger or the other smaller",
+            code="invalid_option",
+            param="max-step-tokens",
+        )
 
 
 def refuse_public_address(host: str) -> None:

@@ -8,14 +8,20 @@ BanyanError
 
 
 class BanyanError(Exception):
-    """``code`` is for programs, the message for people, ``param`` the field or file that is wrong (or None)."""
+    """``code`` is for programs, the message for people, ``param`` the field or file that is wrong (or None).
 
-    def __init__(self, message: str, *, code: str, status: int = 500, param: str | None = None) -> None:
+    ``retry_after_s``: seconds after which trying again makes sense; 0: nobody can say.
+    """
+
+    def __init__(
+        self, message: str, *, code: str, status: int = 500, param: str | None = None, retry_after_s: float = 0.0
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.status = status
         self.param = param
+        self.retry_after_s = retry_after_s
 
 
 class RequestError(BanyanError):

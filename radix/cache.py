@@ -2,41 +2,47 @@
 
 Every page is at any moment in exactly one place::
 
-    free  --extend-->  private to a lease  --publish-->  in the tree  --evict (inside extend)-->  free
-                              |                             |    ^
-                              `------release--> free        `----+  acquire locks, release unlocks
+    free  --extend-->  private to a lease  --schedule, publish-->  in the tree  --evict (inside extend)-->  free
+                              |                                       |    ^
+                              `------release--> free                  `----+  acquire locks, release unlocks
                               `------release--> tail in the tree (partly filled) --acquire--> private to one lease
+
+Steps run in the order in which they are planned. So a block may be inserted as soon as a step that writes it is
+planned (``schedule``), and whoever acquires it after that reads what was written before: in the same step or a later
+one. Should that step fail, ``retract`` takes back what it was to write and everybody who built on it.
 """
 
-import msgspec
+from array import array
+from collections.abc import Iterator
+from itertools import chain
 
+from radix.accounts import Quota
+from radix.books import Books
 from radix.check import check_cache
-from radix.errors import CacheError, LeaseError
-from radix.eviction import EvictionOrder, EvictionPolicy, LeastRecentlyUsed
-from radix.hashing import BlockHash, Key, digest_blocks, namespace_seed, xxh3
+from radix.errors import CacheError, LeaseError, PinError
+from radix.eviction import EvictionOrder
+from radix.hashing import TOKEN_BYTES, BlockHash, Key, derive_key, derive_seed, digest_blocks, xxh3
+from radix.inflight import Frontiers, Ticket
 from radix.lease import Lease
+from radix.pins import Pin, Pins, PinState
+from radix.policies import DEFAULT, POLICIES
 from radix.pool import PagePool
+from radix.public import PUBLIC, ROOT, PublicPrompts
+from radix.reclaim import Reclaim
+from radix.snapshot import Snapshot, Viewer, take_snapshot
+from radix.stats import CacheStats, TenantPages, TokenCounts, classify
 from radix.tree import Node, RadixTree
 
-
-class CacheStats(msgspec.Struct, frozen=True, gc=False):
-    """free + cached + private = total pages; ``evictable``: the unlocked part of it; ``evicted``: since start."""
-
-    total: int
-    free: int
-    cached: int
-    private: int
-    evictable: int
-    evicted: int
-    nodes: int
-    leases: int
+PIN_SHARE = 0.2
+"""Default budget of pins as a share of all pages."""
 
 
 class PrefixCache:
     """Pages 0..pages-1 of ``page_size`` tokens, shared by prefix.
 
     ``secret`` (0-64 random bytes) keys the digests, so that nobody outside can make two prompts collide;
-    ``block_hash`` and ``policy`` are the seams for tests and for other eviction orders. Not thread-safe.
+    ``pin_pages``: budget of pins; ``policy``: a name in ``radix.policies``; ``block_hash`` is a seam for tests.
+    Not thread-safe.
     """
 
     def __init__(
@@ -45,38 +51,60 @@ class PrefixCache:
         page_size: int,
         *,
         secret: bytes = b"",
+        pin_pages: int | None = None,
         block_hash: BlockHash = xxh3,
-        policy: EvictionPolicy | None = None,
+        policy: str = DEFAULT,
     ) -> None:
         if page_size < 1:
             raise CacheError(f"page_size must be at least 1 token, got {page_size}")
         self.page_size = page_size
         self.pool = PagePool(pages)
         self.tree = RadixTree(page_size)
-        self.order = EvictionOrder(policy or LeastRecentlyUsed())
+        self.order = EvictionOrder(POLICIES[policy](pages))
+        self.frontiers = Frontiers()
+        self.public = PublicPrompts(page_size, secret, block_hash)
+        self.pins = Pins(int(pages * PIN_SHARE) if pin_pages is None else pin_pages)
         self.leases: dict[int, Lease] = {}
+        self.books = Books(self.pool)
+        self.reclaim = Reclaim(self.tree, self.order, self.pool, self.books, self.pins)
         self.block_hash = block_hash
         self._secret = secret
+        self._private_keys: dict[tuple[str, str], tuple[str, bytes, int]] = {}
         self._releases = 0
-        self._evicted = 0
+        self._pending = 0
+        self._refused_for_quota = 0
+        self._hits = self._misses = TokenCounts()
+
+    # ------------------------------------------------------------------ asking
 
     @property
     def available(self) -> int:
-        """Pages that ``extend`` can hand out now: free and evictable."""
+        """Pages that ``extend`` can hand out now to a tenant without a quota: free and evictable."""
         return self.pool.free + self.order.pages
 
-    @property
-    def version(self) -> int:
-        """Moves when ``peek`` could answer differently."""
-        return self.tree.version
+    def room(self, tenant: str) -> int:
+        """Pages that ``extend`` can hand out now to ``tenant``."""
+        return self.books.room(tenant, self.available)
 
-    def seed(self, namespace: str) -> int:
-        """Seed of the namespace's first block."""
-        return namespace_seed(namespace, self._secret)
+    def quota(self, tenant: str) -> int:
+        """Most pages that ``tenant`` can ever have."""
+        return self.books.most(tenant)
 
-    def key(self, tokens: bytes, namespace: str = "") -> Key:
-        """A key for ``tokens`` (little-endian uint32), digests included. O(tokens)."""
-        key = Key(tokens, namespace, self.seed(namespace))
+    def key(self, tokens: bytes, tenant: str = "", namespace: str = "") -> Key:
+        """A key for ``tokens`` (little-endian uint32), digests included. O(tokens).
+
+        Sequences share pages within one tenant and namespace, and with everybody as far as they begin like a registered
+        public prompt.
+        """
+        if tenant.startswith("\0"):
+            raise CacheError(f"{tenant!r} is not a tenant's name")
+        root, private_key, seed = self._names(tenant, namespace)
+        shared = self.public.shared_blocks(tokens)
+        if shared:
+            key = Key(tokens, tenant, ROOT, private_key, self.public.seed, len(shared))
+            key.digests = shared
+        else:
+            key = Key(tokens, tenant, root, private_key, seed, 0)
         digest_blocks(key, self.page_size, self.block_hash)
         return key
 
@@ -85,11 +113,25 @@ class PrefixCache:
         path, edge, blocks = self.tree.walk(key)
         if edge is not None:
             return (edge.depth + blocks) * self.page_size
-        node = path[-1] if path else self.tree.roots.get(key.namespace)
+        node = path[-1] if path else self.tree.roots.get(key.root)
         if node is None:
             return 0
         tail = self.tree.tail(node, key)
-        return (node.depth + len(node.digests)) * self.page_size + (len(tail.tokens) // 4 if tail else 0)
+        return node.end * self.page_size + (len(tail.tokens) // TOKEN_BYTES if tail else 0)
+
+    def ticket(self, key: Key, owner: object = None) -> Ticket:
+        """A standing for a sequence that waits; it is among the unmatched of its tenant until ``match``."""
+        ticket = Ticket(key, key.tenant, owner)
+        self.frontiers.enter(ticket)
+        return ticket
+
+    def match(self, ticket: Ticket) -> None:
+        """Look the ticket's sequence up, and see whether a running one computes what comes next. O(edges + log)."""
+        digest_blocks(ticket.key, self.page_size, self.block_hash)
+        ticket.cached = self.peek(ticket.key)
+        self.frontiers.place(ticket, ticket.cached // self.page_size)
+
+    # ------------------------------------------------------------------ leases
 
     def acquire(self, key: Key) -> Lease:
         """Lock the longest cached prefix of ``key`` (as ``Cache.key`` makes it) and lease its pages.
@@ -103,80 +145,179 @@ class PrefixCache:
             upper = self.tree.split(edge, blocks)
             if upper is not None:
                 path.append(upper)
-        pages: list[int] = []
+        pages = array("i")
         for step in path:
-            pages += step.pages
-        node = path[-1] if path else self.tree.root(key.namespace)
+            step.hits += 1
+            pages.extend(step.pages)
+        node = path[-1] if path else self.tree.root(key.root)
         published = len(pages)
         cached = published * self.page_size
+        self.order.policy.matched(published)
         self.order.lock(node)
+        account = self.books.account(key.tenant)
+        account.leases += 1
         tail = self.tree.tail(node, key)
         if tail is not None:
-            cached += len(tail.tokens) // 4
-            pages += tail.pages
-            self._remove(tail)
-        lease = Lease(key, node, pages, cached, published, (published + 1) * self.page_size)
+            cached += len(tail.tokens) // TOKEN_BYTES
+            pages.extend(tail.pages)
+            self.reclaim.remove(tail)
+            account.private += 1
+        lease = Lease(key, account, node, pages, cached, published, (published + 1) * self.page_size)
         self.leases[id(lease)] = lease
         return lease
 
     def extend(self, lease: Lease, pages: int) -> bool:
-        """Append ``pages`` empty pages, evicting as needed; False, and nothing changed, when there are not as many.
+        """Append ``pages`` empty pages, evicting as needed; False, and nothing changed, when there are not as many or
+        the tenant's quota does not allow them.
 
         O(pages + leaves touched * log leaves).
         """
         lease.require_open()
         if pages > self.available:
             return False
+        account = lease.account
+        if account.limit and not self.reclaim.make_quota_room(account, pages):
+            self._refused_for_quota += 1
+            return False
         if pages > self.pool.free:
-            self._evict(pages - self.pool.free)
-        lease.pages += self.pool.take(pages)
+            self.reclaim.make_room(pages - self.pool.free)
+        lease.pages.extend(self.pool.take(pages))
+        account.private += pages
+        self.books.watch(account)
         return True
+
+    def schedule(self, lease: Lease, planned: int) -> None:
+        """A step that is being planned computes the lease's tokens up to ``planned``, all of them known: insert the
+        full blocks as pending, so that whoever is planned from now on shares them. O(new tokens)."""
+        lease.require_open()
+        self._check_count(lease, planned)
+        if planned >= lease.boundary:
+            self._insert(lease, planned // self.page_size, pending=True)
+        self.frontiers.advance(lease)
 
     def publish(self, lease: Lease, computed: int) -> None:
         """The first ``computed`` tokens of the lease's key are now in its pages: share the full ones. O(new tokens).
 
         A block that the tree has already stays with the lease as a duplicate (page tables are append-only).
         """
-        lease.require_open()
-        if not lease.computed <= computed <= min(len(lease.key), len(lease.pages) * self.page_size):
-            raise LeaseError(
-                f"{computed} computed tokens: before there were {lease.computed}, the sequence has {len(lease.key)} "
-                f"and its pages hold {len(lease.pages) * self.page_size}"
-            )
+        # Asked for each row of each step: 0.3 us where nothing is to be shared.
+        if lease.released or not (
+            lease.computed <= computed <= len(lease.pages) * self.page_size
+            and computed * TOKEN_BYTES <= len(lease.key.tokens)
+        ):
+            lease.require_open()
+            self._check_count(lease, computed)
         lease.computed = computed
-        if computed < lease.boundary:
-            return
-        digest_blocks(lease.key, self.page_size, self.block_hash)
-        blocks = computed // self.page_size
-        while lease.published < blocks:
-            if not self._publish_edge(lease, blocks):
-                lease.stop_publishing()
-                return
-        lease.boundary = (lease.published + 1) * self.page_size
+        if lease.pending:
+            self._settle(lease, computed // self.page_size)
+        if computed >= lease.boundary:
+            self._insert(lease, computed // self.page_size, pending=False)
+            self.frontiers.advance(lease)
+        if self.pins.cold:
+            self._warm_pins(lease)
 
     def release(self, lease: Lease, keep_tail: bool = True) -> None:
         """Give everything back. What is published stays in the tree, evictable once nobody else holds it.
 
         The partly filled last page is kept as a tail for the one who continues the sequence; not with
-        ``keep_tail=False``, for when its content is in doubt. O(private pages).
+        ``keep_tail=False``, for when its content is in doubt. No step in flight may be writing for the lease, unless
+        it runs before everything that is planned from now on. O(private pages).
         """
         lease.close()
-        del self.leases[id(lease)]
-        self._releases += 1
-        private = lease.pages[lease.published :]
+        if lease.pending:
+            raise LeaseError("the lease is released while steps in flight write blocks that are in the tree")
+        self._forget(lease)
+        node, private = lease.node, lease.pages[lease.published :]
+        if lease.grows and not node.children and node.locks == 1:
+            node.trim()
         whole, rest = divmod(lease.computed, self.page_size)
         if keep_tail and rest and whole == lease.published:
             start = whole * self.tree.width
-            tokens = bytes(lease.key.tokens[start : start + rest * 4])
-            if tokens not in lease.node.tails:
-                tail = self.tree.hang(lease.node, tokens, private.pop(0))
-                tail.last_use = self._releases
-                self.order.pages += 1
-                self.order.add(tail)
-        self.pool.give(lease.duplicates)
-        self.pool.give(private)
-        self.order.unlock(lease.node, self._releases)
-        self._prune(lease.node)
+            if self._hang(lease, bytes(lease.key.tokens[start : start + rest * TOKEN_BYTES]), private[0]):
+                del private[0]
+        self._free_private(lease, private)
+        self.order.unlock(node, self._releases)
+        self.tree.prune(node)
+        self._close_account(lease)
+
+    def retract(self, lease: Lease) -> list[Lease]:
+        """The steps that were writing for the lease have failed: release it, take its pending blocks out of the tree,
+        and release every lease that stands on one of them. Returns those others; none of them can go on.
+
+        O(1) without pending blocks, else O(leases * depth).
+        """
+        if not lease.pending:
+            self.release(lease, keep_tail=False)
+            return []
+        first = lease.pending[0][0]
+        bad = self._node_of(lease, first)
+        if bad.depth < first:
+            self.tree.split(bad, first - bad.depth)  # after a digest collision it stays whole, and falls whole
+        fallen = [other for other in self.leases.values() if bad in self._path(other.node)]
+        nodes = {node.serial: node for other in fallen for node in self._path_below(other.node, bad)}
+        parent = bad.parent
+        assert parent is not None  # a root has no blocks
+        for other in fallen:
+            other.close()
+            self._pending -= sum(end - start for start, end in other.pending)
+            other.pending.clear()
+            self._forget(other)
+            self._free_private(other, other.pages[other.published :])
+        for node in nodes.values():
+            self.reclaim.take_out(node)
+        parent.children -= 1
+        self.order.unlock(parent, self._releases)
+        self.tree.prune(parent)
+        for other in fallen:
+            self._close_account(other)
+        return [other for other in fallen if other is not lease]
+
+    def count(self, tokens: int, cached: int, system: int = 0, history: int = 0) -> None:
+        """Count a request of ``tokens`` prompt tokens, ``cached`` of them found, in hits and misses by class."""
+        self._hits += (hits := classify(cached, system, history))
+        whole = classify(tokens, system, history)
+        self._misses += TokenCounts(
+            whole.system - hits.system, whole.history - hits.history, whole.shared - hits.shared
+        )
+
+    # ------------------------------------------------------------------ tenants, public prompts, pins
+
+    def set_quota(self, tenant: str, quota: Quota) -> None:
+        """Give a tenant a quota, or take it away (limit 0). O(leaves) the first time."""
+        account = self.books.set_quota(tenant, quota)
+        self.order.limit(account)
+        self.books.close(account)
+
+    def register(self, tokens: bytes) -> Key:
+        """Make a prompt public: from now on everybody shares its whole blocks. Returns their key. Raises
+        ``CacheError`` for less than a page."""
+        return self.public.register(tokens)
+
+    def unregister(self, tokens: bytes) -> bool:
+        """New sequences no longer share the prompt; False when it was not registered."""
+        return self.public.unregister(tokens)
+
+    def pin(self, name: str, key: Key, hard: bool = False) -> PinState:
+        """Keep the whole blocks of ``key`` once they are there. Raises ``PinError`` beyond the budget or the quota."""
+        pages = len(key.digests)
+        if pages > self.quota(key.tenant):
+            raise PinError(f"pin {name!r} needs {pages} pages, the tenant's quota is {self.quota(key.tenant)}")
+        pin = self.pins.add(name, key, hard)
+        self._warm_pin(pin)
+        return PinState(name, hard, pages, pin.node is not None)
+
+    def unpin(self, name: str) -> None:
+        """The pages may go like any others. Raises ``PinError`` for an unknown name."""
+        pin = self.pins.remove(name)
+        if pin.node is None:
+            return
+        if pin.hard:
+            self.order.unlock(pin.node, self._releases)
+        else:
+            pin.node.soft -= 1
+            self.order.renew(pin.node)
+
+    # ------------------------------------------------------------------ for people and tests
 
     def stats(self) -> CacheStats:
         """Counts as they stand. O(1)."""
@@ -187,66 +328,206 @@ class PrefixCache:
             cached=cached,
             private=self.pool.total - free - cached,
             evictable=self.order.pages,
-            evicted=self._evicted,
+            pending=self._pending,
+            pinned=self.pins.pages,
+            pinned_hard=self.pins.hard_pages,
+            evicted=self.reclaim.evicted,
+            evicted_for_quota=self.reclaim.for_quota,
+            refused_for_quota=self._refused_for_quota,
             nodes=len(self.tree.index),
             leases=len(self.leases),
+            producers=len(self.frontiers.producers),
+            hits=self._hits,
+            misses=self._misses,
+        )
+
+    def tenants(self) -> list[TenantPages]:
+        """Pages by tenant, public ones first. O(tenants)."""
+        return self.books.tenants()
+
+    def snapshot(self, viewer: Viewer, limit: int = 200) -> Snapshot:
+        """The livest part of the tree, at most ``limit`` nodes. O(limit * depth)."""
+        held = (lease.node for lease in self.leases.values())
+        pinned = {pin.node.serial: pin for pin in self.pins.pins.values() if pin.node is not None}
+        kept = (pin.node for pin in pinned.values() if pin.node is not None)
+        evictable = (place[3] for place in reversed(self.order.leaves))
+        public = self.books.public.cached
+        own = self.books.accounts.get(viewer.tenant)
+        visible = self.tree.pages if viewer.everything else public + (own.cached if own else 0)
+        return take_snapshot(
+            chain(held, kept, evictable),
+            viewer,
+            limit,
+            self._releases,
+            self.page_size,
+            PUBLIC,
+            {serial: "hard" if pin.hard else "soft" for serial, pin in pinned.items()},
+            visible,
+            self.tree.pages - public - (own.cached if own else 0) if viewer.everything else 0,
         )
 
     def check(self) -> None:
         """Verify every invariant; raises ``InvariantError`` naming what is broken. O(everything)."""
-        check_cache(self.tree, self.pool, self.order, self.leases.values(), self.seed, self.block_hash)
+        check_cache(self)
 
-    def _publish_edge(self, lease: Lease, blocks: int) -> bool:
-        """Publish the lease's blocks up to the end of one edge; False where a digest is taken by other tokens."""
+    # ------------------------------------------------------------------ names
+
+    def _names(self, tenant: str, namespace: str) -> tuple[str, bytes, int]:
+        names = self._private_keys.get((tenant, namespace))
+        if names is None:
+            key = derive_key(self._secret, "tenant", tenant, namespace)
+            names = (f"{len(tenant)}:{tenant}:{namespace}", key, derive_seed(key))
+            if len(self._private_keys) >= 4096:
+                self._private_keys.clear()  # only a memo: they are derived again
+            self._private_keys[tenant, namespace] = names
+        return names
+
+    def _close_account(self, lease: Lease) -> None:
+        lease.account.leases -= 1
+        self.books.close(lease.account)
+
+    # ------------------------------------------------------------------ inserting
+
+    def _check_count(self, lease: Lease, tokens: int) -> None:
+        if not lease.computed <= tokens <= min(len(lease.key), len(lease.pages) * self.page_size):
+            raise LeaseError(
+                f"{tokens} tokens: before there were {lease.computed}, the sequence has {len(lease.key)} "
+                f"and its pages hold {len(lease.pages) * self.page_size}"
+            )
+
+    def _insert(self, lease: Lease, blocks: int, pending: bool) -> None:
+        digest_blocks(lease.key, self.page_size, self.block_hash)
+        public = lease.key.public_blocks
+        while lease.published < blocks:
+            fence = blocks if lease.published >= public else min(blocks, public)
+            if not self._insert_edge(lease, fence, pending):
+                lease.stop_sharing()
+                self.frontiers.leave(lease)
+                return
+        lease.boundary = (lease.published + 1) * self.page_size
+
+    def _insert_edge(self, lease: Lease, blocks: int, pending: bool) -> bool:
+        """Insert the lease's blocks up to the end of one edge; False where a digest is taken by other tokens."""
         tree, key, node = self.tree, lease.key, lease.node
-        child = tree.index.get(key.digests[lease.published])
+        start = lease.published
+        child = tree.index.get(key.digests[start])
         if child is None:
-            pages = lease.pages[lease.published : blocks]
+            count, missed = self.order.policy.inserted(key.digests[start:blocks])
+            blocks = start + count
+            pages = lease.pages[start:blocks]
+            account = self.books.public if start < key.public_blocks else lease.account
             # In place only where nobody else ends and nothing hangs: a lease ends where its node ends.
-            if node.parent is not None and not node.children and node.locks == 1:
+            if (
+                lease.grows
+                and node.account is account
+                and node.locks == 1
+                and not (node.children or node.soft or missed)
+            ):
                 tree.append(node, key, blocks, pages)
             else:
-                lease.node = tree.attach(node, key, blocks, pages)
+                lease.node = tree.attach(node, account, key, blocks, pages)
                 lease.node.locks = 1  # the lease's lock on the parent becomes the child's
+                lease.node.hits = int(missed)
+                lease.grows = not missed
             lease.published = blocks
+            lease.account.private -= len(pages)
+            account.cached += len(pages)
+            if pending:
+                lease.pending.append((start, blocks))
+                self._pending += len(pages)
+            self.frontiers.inserted(key.digests[start])
             return True
-        if child.parent is not node:
+        if child.parent is not node or child.owner != key.owner(start):
             return False
-        shared = min(tree.match(child, key), blocks - lease.published)
+        shared = min(tree.match(child, key), blocks - start)
         if shared == 0:
             return False
         if shared < len(child.digests):
-            upper = tree.split(child, shared)
+            upper = self.tree.split(child, shared)
             if upper is None:
                 return False
             child = upper
-        lease.duplicates += lease.pages[lease.published : lease.published + shared]
+        lease.duplicates += lease.pages[start : start + shared]
         lease.published += shared
         lease.node = child
+        lease.grows = False
         self.order.lock(child)
         self.order.unlock(node, self._releases)
         return True
 
-    def _evict(self, pages: int) -> None:
-        """Free exactly ``pages`` unlocked pages, leaf by leaf, each cut from its end."""
-        self._evicted += pages
-        while pages:
-            leaf = self.order.first()
-            if len(leaf.pages) > pages:
-                self.order.pages -= pages
-                self.pool.give(self.tree.cut(leaf, pages))
+    def _settle(self, lease: Lease, blocks: int) -> None:
+        """The first ``blocks`` blocks are written: pending ones among them are no longer."""
+        while lease.pending and lease.pending[0][0] < blocks:
+            start, end = lease.pending.pop(0)
+            self._pending -= min(end, blocks) - start
+            if end > blocks:
+                lease.pending.insert(0, (blocks, end))
                 return
-            pages -= len(leaf.pages)
-            self.pool.give(leaf.pages)
-            self._remove(leaf)
 
-    def _remove(self, leaf: Node) -> None:
-        """Take an unlocked leaf out of tree and order; its pages are the caller's."""
-        self.order.discard(leaf)
-        self.order.pages -= len(leaf.pages)
-        parent = self.tree.detach(leaf)
-        self.order.add(parent)
-        self._prune(parent)
+    def _hang(self, lease: Lease, tokens: bytes, page: int) -> bool:
+        """Leave a partly filled page for whoever goes on; False when there is one with the same tokens already."""
+        tail = self.tree.hang(lease.node, lease.account, lease.key, tokens, page)
+        if tail is None:
+            return False
+        lease.account.private -= 1
+        lease.account.cached += 1
+        lease.account.evictable += 1
+        tail.last_use = self._releases
+        self.order.pages += 1
+        self.order.add(tail)
+        return True
 
-    def _prune(self, node: Node) -> None:
-        self.tree.prune(node)
+    # ------------------------------------------------------------------ giving back
+
+    def _forget(self, lease: Lease) -> None:
+        del self.leases[id(lease)]
+        self.frontiers.leave(lease)
+        self._releases += 1
+
+    def _free_private(self, lease: Lease, private: "array[int]") -> None:
+        lease.account.private -= len(lease.duplicates) + len(private)
+        self.pool.give(lease.duplicates)
+        self.pool.give(private)
+
+    # ------------------------------------------------------------------ walking
+
+    def _path(self, node: Node) -> Iterator[Node]:
+        step: Node | None = node
+        while step is not None:
+            yield step
+            step = step.parent
+
+    def _path_below(self, node: Node, top: Node) -> Iterator[Node]:
+        """From ``node`` up to ``top``, both included."""
+        for step in self._path(node):
+            yield step
+            if step is top:
+                return
+
+    def _node_of(self, lease: Lease, block: int) -> Node:
+        return next(node for node in self._path(lease.node) if node.depth <= block)
+
+    # ------------------------------------------------------------------ pins
+
+    def _warm_pins(self, lease: Lease) -> None:
+        digests = lease.key.digests
+        for pin in list(self.pins.cold.values()):
+            blocks = len(pin.key.digests)
+            if lease.published >= blocks and digests[blocks - 1] == pin.key.digests[-1]:
+                self._warm_pin(pin)
+
+    def _warm_pin(self, pin: Pin) -> None:
+        """Take hold of the pin's blocks if they are all in the tree, written and not just scheduled."""
+        blocks = len(pin.key.digests)
+        path, edge, matched = self.tree.walk(pin.key)
+        node = path[-1] if path else None
+        if edge is not None and edge.depth + matched == blocks:
+            node = self.tree.split(edge, matched)
+        if node is None or node.end != blocks:
+            return
+        if pin.hard:
+            self.order.lock(node)
+        else:
+            node.soft += 1
+            self.order.renew(node)
+        self.pins.warm(pin, node)

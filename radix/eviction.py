@@ -1,44 +1,30 @@
 """What may be evicted, and in which order: locks, the count of evictable pages, the ordered set of unlocked leaves.
 
-A node is locked while a lease ends at it or below it. Only 0 <-> 1 changes travel upwards, so locking stops at the
-first ancestor that is locked already. Every node below an unlocked node is unlocked: all unlocked pages can be had,
-leaf by leaf.
+A node is locked while a lease or a hard pin ends at it or below it. Only 0 <-> 1 changes travel upwards, so locking
+stops at the first ancestor that is locked already. Every node below an unlocked node is unlocked: all unlocked pages
+can be had, leaf by leaf.
+
+Who goes first: leaves of a tenant above its watermark; then everybody's in the policy's order; soft pins last.
 """
 
-from typing import Protocol
+from sortedcontainers import SortedList
 
-from sortedcontainers import SortedDict
-
-from radix.tree import Node
-
-
-class EvictionPolicy(Protocol):
-    """The one seam of the policy: asked when a leaf becomes evictable; must not change while it stays so."""
-
-    def rank(self, node: Node) -> float:
-        """Lowest goes first."""
-        ...
-
-
-class LeastRecentlyUsed:
-    """Whoever was let go longest ago goes first."""
-
-    def rank(self, node: Node) -> float:
-        """``last_use`` itself."""
-        return node.last_use
+from radix.accounts import Account
+from radix.policies import EvictionPolicy
+from radix.tree import Node, Place
 
 
 class EvictionOrder:
-    """Unlocked leaves in the policy's order. ``pages`` counts all pages in unlocked nodes, leaves or not.
+    """Unlocked leaves in order. ``pages`` counts all pages in unlocked nodes, leaves or not.
 
-    One change of the set costs O(log leaves).
+    One change of the set costs O(log leaves); leaves of tenants with a quota are in a set of their own besides.
     """
 
     def __init__(self, policy: EvictionPolicy) -> None:
         self.policy = policy
         self.pages = 0
-        self.leaves: SortedDict[tuple[float, int], Node] = SortedDict()
-        self._ranks: dict[int, float] = {}
+        self.leaves: SortedList[Place] = SortedList()
+        self.limited: dict[Account, SortedList[Place]] = {}
 
     def lock(self, node: Node) -> None:
         """One more lease ends at ``node``. O(nodes that become locked)."""
@@ -47,8 +33,10 @@ class EvictionOrder:
             step.locks += 1
             if step.locks > 1:
                 return
-            self.pages -= len(step.pages)
-            if not step.children and step.parent is not None:
+            count = len(step.pages)
+            self.pages -= count
+            step.account.evictable -= count
+            if step.place is not None:
                 self.discard(step)
             step = step.parent
 
@@ -60,7 +48,9 @@ class EvictionOrder:
             if step.locks:
                 return
             step.last_use = now
-            self.pages += len(step.pages)
+            count = len(step.pages)
+            self.pages += count
+            step.account.evictable += count
             self.add(step)
             step = step.parent
 
@@ -68,16 +58,36 @@ class EvictionOrder:
         """Put a node in if it is an unlocked leaf (a root never is)."""
         if node.children or node.locks or node.parent is None:
             return
-        rank = self._ranks[node.serial] = self.policy.rank(node)
-        self.leaves[rank, node.serial] = node
+        place = node.place = (1 if node.soft else 0, self.policy.rank(node), node.serial, node)
+        self.leaves.add(place)
+        if self.limited and (own := self.limited.get(node.account)) is not None:
+            own.add(place)
 
     def discard(self, node: Node) -> None:
         """Take a node out if it is in."""
-        rank = self._ranks.pop(node.serial, None)
-        if rank is not None:
-            del self.leaves[rank, node.serial]
+        place = node.place
+        if place is None:
+            return
+        node.place = None
+        self.leaves.remove(place)
+        if self.limited and (own := self.limited.get(node.account)) is not None:
+            own.remove(place)
 
-    def first(self) -> Node:
-        """The leaf to evict next; there is one whenever ``pages`` > 0."""
-        first: Node = self.leaves.peekitem(0)[1]
-        return first
+    def renew(self, node: Node) -> None:
+        """The node's standing has changed (a soft pin came or went): rank it anew if it is in."""
+        if node.place is not None:
+            self.discard(node)
+            self.add(node)
+
+    def limit(self, account: Account) -> None:
+        """Keep, or stop keeping, the account's leaves in a set of their own; after its quota changed. O(leaves)."""
+        if not account.limit:
+            self.limited.pop(account, None)
+        elif account not in self.limited:
+            self.limited[account] = SortedList(place for place in self.leaves if place[3].account is account)
+
+    def first(self, account: Account | None = None) -> Node:
+        """The leaf to evict next, of all or of one account with a quota; there is one whenever pages are evictable."""
+        leaves = self.leaves if account is None else self.limited[account]
+        first: Place = leaves[0]
+        return first[3]

@@ -4,6 +4,13 @@ The digest of block i is xxh3-64 of its token bytes, seeded with the digest of b
 keyed hash of the namespace. So one 64-bit number stands for a namespace and everything up to the end of a block.
 Digests only *find*: the tree compares the tokens before it uses a page, so a collision, forged or not, costs sharing
 and never an answer.
+
+A sequence may begin with a registered, public system prompt. Its blocks are chained from the public seed, the same for
+everybody; from the first block that is not wholly public the chain goes on from the tenant's own secret ("the fence"),
+so what follows is found by that tenant only::
+
+    public seed -> [ public block ] ... [ public block ] -> fence(tenant's key, last digest) -> [ private block ] ...
+                   0                    public_blocks                                           public_blocks + 1
 """
 
 from array import array
@@ -25,27 +32,45 @@ def xxh3(block: bytes, seed: int) -> int:
     return xxh3_64_intdigest(block, seed)
 
 
-def namespace_seed(namespace: str, secret: bytes) -> int:
-    """64-bit seed of a namespace: BLAKE2b keyed with ``secret`` (0-64 bytes): nobody outside can compute digests."""
-    return int.from_bytes(blake2b(namespace.encode(), digest_size=8, key=secret).digest(), "little")
+def derive_key(secret: bytes, *fields: str) -> bytes:
+    """32 bytes for a list of names: BLAKE2b keyed with ``secret`` (0-64 bytes), each name framed with its length."""
+    state = blake2b(digest_size=32, key=secret)
+    for field in fields:
+        name = field.encode()
+        state.update(len(name).to_bytes(8, "little") + name)
+    return state.digest()
+
+
+def derive_seed(key: bytes, digest: int | None = None) -> int:
+    """64-bit seed of the first block under ``key``; with ``digest``, of the block after the one with that digest."""
+    after = b"" if digest is None else digest.to_bytes(8, "little")
+    return int.from_bytes(blake2b(after, digest_size=8, key=key).digest(), "little")
 
 
 class Key:
     """What the cache is asked with: the tokens of one sequence, growing at the end, and their block digests.
 
-    namespace  sequences of different namespaces never share a page
-    seed       of block 0
-    tokens     little-endian uint32 ids; may grow at the end, never change
-    digests    of the first ``len(digests)`` full blocks; ``digest_blocks`` brings them up to date
+    tenant         who pays for its pages
+    root           name of the root that its first block hangs on
+    private_key    derived from tenant and namespace; seeds the first block that is not public
+    public_blocks  leading blocks that are wholly inside of a registered public prompt
+    seed           of block 0
+    tokens         little-endian uint32 ids; may grow at the end, never change
+    digests        of the first ``len(digests)`` full blocks; ``digest_blocks`` brings them up to date
     """
 
-    __slots__ = ("digests", "namespace", "seed", "tokens")
+    __slots__ = ("digests", "private_key", "public_blocks", "root", "seed", "tenant", "tokens")
 
-    def __init__(self, tokens: bytes, namespace: str, seed: int) -> None:
+    def __init__(
+        self, tokens: bytes, tenant: str, root: str, private_key: bytes, seed: int, public_blocks: int
+    ) -> None:
         if len(tokens) % TOKEN_BYTES:
             raise CacheError(f"token bytes must be a multiple of {TOKEN_BYTES}, got {len(tokens)}")
-        self.namespace = namespace
+        self.tenant = tenant
+        self.root = root
+        self.private_key = private_key
         self.seed = seed
+        self.public_blocks = public_blocks
         self.tokens = bytearray(tokens)
         self.digests: array[int] = array("Q")
 
@@ -53,18 +78,46 @@ class Key:
         """Number of tokens."""
         return len(self.tokens) // TOKEN_BYTES
 
+    def owner(self, block: int) -> bytes:
+        """Whose a block is: empty for a public one."""
+        return b"" if block < self.public_blocks else self.private_key
+
 
 def digest_blocks(key: Key, page_size: int, block_hash: BlockHash = xxh3) -> None:
     """Bring ``key.digests`` up to date with all full blocks of ``key.tokens``. O(new tokens), about 0.15 us a block."""
     digests = key.digests
-    width = page_size * TOKEN_BYTES
-    done = len(digests) * width
-    end = len(key.tokens) // width * width
-    if done == end:
+    blocks = len(key.tokens) // (page_size * TOKEN_BYTES)
+    fence = key.public_blocks
+    if len(digests) < fence:
+        _extend(key, min(fence, blocks), page_size, digests[-1] if digests else key.seed, block_hash)
+    if len(digests) == blocks:
         return
-    digest = digests[-1] if digests else key.seed
-    fresh = bytes(key.tokens[done:end])
-    append = digests.append
-    for at in range(0, end - done, width):
+    if not digests:
+        previous = key.seed
+    elif len(digests) == fence:
+        previous = derive_seed(key.private_key, digests[-1])
+    else:
+        previous = digests[-1]
+    _extend(key, blocks, page_size, previous, block_hash)
+
+
+def _extend(key: Key, blocks: int, page_size: int, digest: int, block_hash: BlockHash) -> None:
+    width = page_size * TOKEN_BYTES
+    done = len(key.digests) * width
+    fresh = bytes(key.tokens[done : blocks * width])
+    append = key.digests.append
+    for at in range(0, len(fresh), width):
         digest = block_hash(fresh[at : at + width], digest)
         append(digest)
+
+
+def common_blocks(ours: "array[int]", theirs: "array[int]") -> int:
+    """Leading blocks with equal digests; chained digests agree from the start or not at all. O(log blocks)."""
+    low, high = 0, min(len(ours), len(theirs))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if ours[middle - 1] == theirs[middle - 1]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

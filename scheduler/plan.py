@@ -88,8 +88,8 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a step meant for one request: its new output tokens (a final stop token included) and, at the end, why it
     ended.
 
-    ``finish`` is ``""`` (goes on), ``"stop"`` (a stop token was sampled), ``"length"`` or ``"error"`` (then
-    ``message`` says why).
+    ``finish`` is ``""`` (goes on), ``"stop"`` (a stop token was sampled), ``"length"``, ``"deadline"`` or ``"error"``
+    (the last two say why in ``message``).
     """
 
     request: int

@@ -1,12 +1,59 @@
-"""Who gives way when pages run short. The seam for fairness between tenants.
+"""Who gives way when pages or rows run short.
 
-Pages go to the older request: a running one loses them only to somebody who came before it. So the oldest always
-moves on, and whatever fits alone comes to its end.
+The oldest running request (of all; of a tenant, when its quota is what runs short) is never chosen. So it always moves
+on to its end, then the next oldest does: a pool that is too small slows down, and nothing waits in a circle.
 """
 
+from collections.abc import Iterable
+
+from scheduler.fairness import Tenant
 from scheduler.request import Request
 
 
-def choose_victim(running: list[Request], position: int) -> Request | None:
-    """The youngest of ``running`` (in order of arrival) behind ``position``, or None."""
-    return running[-1] if len(running) > position + 1 else None
+def pages_held(running: Iterable[Request]) -> dict[Tenant, int]:
+    """Pages of each tenant's running requests; shared ones are counted for each. O(running)."""
+    held: dict[Tenant, int] = {}
+    for request in running:
+        held[request.tenant] = held.get(request.tenant, 0) + len(request.held.pages)
+    return held
+
+
+def choose_victim(candidates: Iterable[Request], held: dict[Tenant, int]) -> Request | None:
+    """The youngest request of the tenant that holds most pages for its weight; None: no candidates. O(candidates)."""
+    best: Request | None = None
+    best_rank = (0.0, 0)
+    for request in candidates:
+        rank = (held[request.tenant] / request.tenant.weight, request.order)
+        if best is None or rank > best_rank:
+            best, best_rank = request, rank
+    return best
+
+
+def below_share(tenant: Tenant, here: Iterable[Tenant], rows: int) -> bool:
+    """Whether one more row would still be within a tenant's share of ``rows``. O(tenants here)."""
+    return (tenant.rows + 1) * sum(other.weight for other in here) <= rows * tenant.weight
+
+
+def choose_for_share(
+    newcomer: Tenant, running: Iterable[Request], here: Iterable[Tenant], rows: int, pages: int
+) -> Request | None:
+    """Who gives way to a newcomer of a tenant that has less than its share while somebody has more; None: nobody.
+
+    A tenant's share of rows and of pages is its weight's part among those that are here; it counts as having the larger
+    of its two parts (dominant resource fairness, NSDI 2011). The chosen tenant still has its share afterwards, so the
+    newcomer cannot be displaced in turn. O(running).
+    """
+    held = pages_held(running)
+    weights = sum(tenant.weight for tenant in here)
+
+    def dominant(tenant: Tenant, more: int) -> float:
+        return max((tenant.rows + more) / rows, held.get(tenant, 0) / pages) * weights / tenant.weight
+
+    if dominant(newcomer, 1) > 1:
+        return None
+    over = {tenant: share for tenant in held if tenant is not newcomer and (share := dominant(tenant, -1)) >= 1}
+    if not over:
+        return None
+    most = max(over, key=lambda tenant: over[tenant])
+    mine = [request for request in list(running)[1:] if request.tenant is most]
+    return max(mine, key=lambda request: request.order, default=None)

@@ -1,52 +1,96 @@
 """Scheduler: submit / cancel / plan / commit. Asks its parts in a fixed order and keeps the running requests.
 
 Continuous batching: every step holds a token of each running request that decodes and chunks of the prompts of others.
-Pure: the forward pass is the caller's, time is an argument. One step is in flight at a time: ``plan``, then ``commit``.
+Pure: the forward pass is the caller's, time is an argument.
+
+Up to two steps are in flight: step n+1 may be planned while step n runs, before its tokens are known (``Chunk.chain``
+stands for the token that step n samples). Steps run in the order of their plans, so what a plan lets go of may be
+given to somebody else by the next plan: it is written only after the last step that used it.
 """
 
-from bisect import insort
+from collections import deque
+from typing import NamedTuple
 
+from radix.accounts import Quota
 from radix.cache import PrefixCache
-from radix.hashing import TOKEN_BYTES
-from scheduler.admission import computed_by_another, fits, pages_for, reserved_pages
+from radix.errors import CacheError, PinError
+from radix.hashing import TOKEN_BYTES, Key
+from radix.pins import PinState
+from radix.public import PUBLIC
+from scheduler.admission import pages_for
+from scheduler.arms import ARMS
 from scheduler.check import check_scheduler
-from scheduler.chunking import StepBudget, TokenBudget
+from scheduler.cost import CostModel, OnlineFit, Work
+from scheduler.deadlines import Deadlines
+from scheduler.errors import SchedulerError
+from scheduler.fairness import Fairness, Tenant
+from scheduler.intake import Intake
 from scheduler.load import Load, Totals
-from scheduler.plan import Chunk, Opened, Progress, StepPlan, StepResult
-from scheduler.preemption import choose_victim
-from scheduler.request import NewRequest, Request, RequestRejected
+from scheduler.plan import Progress, StepPlan, StepResult
+from scheduler.planner import Planner
+from scheduler.request import NewRequest, Request
+from scheduler.running import Running
 from scheduler.settings import Settings
 from scheduler.slots import Slots
-from scheduler.waiting import WaitingQueue
+from scheduler.waiting import WaitingRoom
 
-# Waiting requests looked at in one plan. Bounds the cost of a plan when a long queue waits for one prefix.
-_CANDIDATES = 64
+DEPTH = 2
+"""Most steps in flight."""
+
+Flown = tuple[Request, int, int]
+"""A chunk in flight: its request, the request's epoch (void when that has moved), tokens computed after it."""
 
 
-class SchedulerError(Exception):
-    """``plan`` and ``commit`` were not called in turn, or a result does not belong to the plan."""
+class Flight(NamedTuple):
+    """A step in flight. ``work``: as in ``CostModel.seconds``."""
+
+    plan: StepPlan
+    flown: list[Flown]
+    work: Work
 
 
 class Scheduler:
     """Decides who runs next. Not thread-safe.
 
-    ``cache``: by default a new ``PrefixCache`` for ``settings``; pass one to key its digests with a secret.
+    ``cache``: by default a new one for ``settings``; pass one to key its digests with a secret.
+    ``cost``: what a step takes, when it is known beforehand; without, it is learned.
     """
 
-    def __init__(self, settings: Settings, cache: PrefixCache | None = None, budget: StepBudget | None = None) -> None:
+    def __init__(self, settings: Settings, cache: PrefixCache | None = None, cost: CostModel | None = None) -> None:
         self.settings = settings
-        self.cache = cache or PrefixCache(settings.pages, settings.page_size)
+        arm = ARMS[settings.arm]
+        self.cache = cache or arm.cache(settings.pages, settings.page_size)
         if (self.cache.pool.total, self.cache.page_size) != (settings.pages, settings.page_size):
             raise ValueError("cache and settings disagree about the number or the size of pages")
+        if type(self.cache) is not arm.cache:
+            raise ValueError(f"arm {settings.arm!r} needs a {arm.cache.__name__}")
         self.requests: dict[int, Request] = {}
-        self.waiting = WaitingQueue()
-        self.running: list[Request] = []  # in order of arrival
-        self.slots = Slots(settings.max_running)
-        self.in_flight: list[Request] = []
-        self._plan: StepPlan | None = None
-        self._budget = budget or TokenBudget(settings.max_step_tokens)
+        self.flights: deque[Flight] = deque()
+        self.fairness = Fairness()
+        self.fit = OnlineFit(cost)
         self._totals = Totals()
+        self.waiting = WaitingRoom(self.cache, settings.ageing_s)
+        self.slots = Slots(settings.max_running)
+        self.running = Running(self.cache, self.waiting, self.slots, self._totals)
+        self._intake = Intake(settings, self.cache, self.waiting, self.running, self.fairness, self.fit)
+        self._admission = arm.admission()
+        self._planner = Planner(
+            settings,
+            self.cache,
+            self.waiting,
+            self.running,
+            self.fairness,
+            self._admission,
+            arm.budget(settings.max_step_tokens, settings.inter_token_s, settings.page_size),
+            self.fit,
+            self._intake.forecast,
+            self._totals,
+        )
+        self._deadlines = Deadlines()
         self._arrivals = 0
+        self._warmings = 0
+
+    # ------------------------------------------------------------------ requests
 
     @property
     def has_work(self) -> bool:
@@ -54,268 +98,196 @@ class Scheduler:
         return bool(self.requests)
 
     def submit(self, new: NewRequest, now: float) -> None:
-        """Queue a request; raises ``RequestRejected`` and keeps nothing when it can never run, or the queue is full.
+        """Queue a request; raises ``RequestRejected`` and keeps nothing when it can never run, the queue is full, or
+        its turn would come after its deadline.
 
         O(prompt) for its digests.
         """
-        self._refuse(new)
-        request = Request(new, self.cache.key(new.prompt, new.namespace), self._arrivals, now)
-        self._arrivals += 1
-        self.requests[new.request] = request
-        self.waiting.push(request)
+        self._intake.check(new, self.requests)
+        self._accept(new, self.cache.key(new.prompt, new.tenant, new.namespace), now)
 
     def cancel(self, request: int, now: float) -> bool:
         """End a request in any state; False when it is not known. Nothing is reported of it afterwards.
 
-        In a step in flight its pages stay untouched until ``commit``; what it computed stays in the tree.
+        While steps in flight compute it its pages stay untouched; what it computed stays in the tree.
         """
         found = self.requests.get(request)
         if found is None or found.cancelled:
             return False
         if found.lease is None:
             self.waiting.remove(found)
-            del self.requests[request]
-        elif self._plan is not None and found.planned > found.computed:
+            self._end(found)
+        elif found.flights:
             found.cancelled = True
         else:
             self._close(found)
         return True
+
+    def expire(self, now: float) -> list[Progress]:
+        """End the requests whose time is over: of queueing, or in total. O(those)."""
+        ended = []
+        for request, to_start in self._deadlines.due(now):
+            found = self.requests.get(request)
+            if found is None or found.cancelled or (to_start and found.started >= 0):
+                continue
+            self.cancel(request, now)
+            what = "it has not started in time" if to_start else "it has not ended in time"
+            ended.append(Progress(request, [], "deadline", what))
+        return ended
 
     def waited(self, request: int) -> float:
         """Seconds from ``submit`` to the first step of a request that has not ended; raises ``KeyError`` for others."""
         found = self.requests[request]
         return max(found.started - found.arrival, 0.0)
 
+    def predicted_s(self) -> float:
+        """Seconds that the oldest step in flight takes, by the fitted model; 0 when none is. O(chunks)."""
+        if not self.flights:
+            return 0.0
+        return self.fit.model.seconds(*self.flights[0].work)
+
+    # ------------------------------------------------------------------ tenants, public prompts, pins
+
+    def set_tenant(self, tenant: str, weight: float = 1.0, quota: Quota | None = None) -> None:
+        """Give a tenant its weight and its quota of pages. Raises ``ValueError`` or ``CacheError``."""
+        self.fairness.set_weight(tenant, weight)
+        self.cache.set_quota(tenant, quota or Quota())
+
+    def publish_prompt(self, name: str, prompt: bytes, now: float, pin: str = "soft") -> PinState | None:
+        """Make a system prompt public, pin it (``"soft"``, ``"hard"``, or ``""`` for not at all), and compute it when
+        it is not there. Raises ``CacheError`` for less than a page, ``PinError`` beyond the budget."""
+        if pin not in ("", "soft", "hard"):
+            raise PinError(f"a pin is soft or hard, not {pin!r}")
+        page_size = self.settings.page_size
+        whole = prompt[: len(prompt) // (page_size * TOKEN_BYTES) * page_size * TOKEN_BYTES]
+        tokens = len(whole) // TOKEN_BYTES
+        free = self.settings.pages - self.cache.pins.hard_pages
+        if tokens > min(self.settings.max_context, free * page_size):
+            raise CacheError(f"a prompt of {tokens} tokens does not fit into the context or the pages of this engine")
+        key = self.cache.register(whole)
+        state = None
+        if pin:
+            longest = max((request.limit for request in self.requests.values()), default=0)
+            left = self.settings.pages - self.cache.pins.hard_pages - len(key.digests)
+            if pin == "hard" and pages_for(longest, page_size) > left:
+                raise PinError(f"pin {name!r} would leave {left} pages, too few for a request that is open")
+            state = self.cache.pin(name, key, hard=pin == "hard")
+        self._warm(self.cache.public.key(whole), now)
+        return state
+
+    def withdraw_prompt(self, name: str, prompt: bytes) -> None:
+        """The prompt is no longer public nor pinned; requests that run keep what they have."""
+        width = self.settings.page_size * TOKEN_BYTES
+        self.cache.unregister(prompt[: len(prompt) // width * width])
+        if name in self.cache.pins.pins:
+            self.cache.unpin(name)
+
+    # ------------------------------------------------------------------ plan and commit
+
     def plan(self, now: float) -> StepPlan | None:
-        """The next step, or None when there is nothing to do. O(running + chunk tokens + admitted)."""
-        if self._plan is not None:
-            raise SchedulerError(f"step {self._plan.step} has not been committed")
+        """The next step, or None when nothing can be planned now: there is nothing to do, or steps in flight must come
+        back first. O(running + chunk tokens + admitted)."""
+        if len(self.flights) >= DEPTH:
+            raise SchedulerError(f"step {self.flights[0].plan.step} has not been committed")
         if not self.requests:
             return None
-        preemptions = self._totals.preemptions
-        chunks = self._plan_running()
-        opened: list[Opened] = []
-        # Who was just preempted must not come back at once; but a step without any chunk would be a step lost.
-        if self.waiting and (preemptions == self._totals.preemptions or not chunks):
-            if not chunks:
-                self._budget.open()  # what was granted to those who then found no pages
-            self._admit(now, chunks, opened)
-        if not chunks:
+        step = self._planner.step(now, in_flight=len(self.flights) > 0)
+        if step is None:
             return None
         self._totals.steps += 1
-        self._plan = StepPlan(self._totals.steps, chunks, opened, self.slots.drain_freed())
-        self.in_flight = [self.requests[chunk.request] for chunk in chunks]
-        return self._plan
+        plan = StepPlan(self._totals.steps, step.chunks, step.opened, self.slots.drain_freed())
+        requests = self.requests
+        flown: list[Flown] = []
+        for chunk in step.chunks:
+            request = requests[chunk.request]
+            request.flights += 1
+            flown.append((request, request.epoch, request.planned))
+        self.flights.append(Flight(plan, flown, step.work))
+        return plan
 
-    def commit(self, result: StepResult, now: float) -> list[Progress]:
-        """Take in what the step in flight gave: one entry per request that got tokens or ended. O(chunks + tokens)."""
-        plan = self._plan
-        if plan is None:
+    def commit(self, result: StepResult, now: float, seconds: float = 0.0) -> list[Progress]:
+        """Take in what the oldest step in flight gave: one entry per request that got tokens or ended.
+
+        ``seconds``: how long it ran, 0 when that says nothing (it failed, the machine slept). O(chunks + tokens).
+        """
+        if not self.flights:
             raise SchedulerError(f"result of step {result.step}, and no step is in flight")
+        plan, flown, work = self.flights[0]
         if result.step != plan.step or len(result.tokens) != len(plan.chunks):
             raise SchedulerError(
                 f"step {result.step} came back with {len(result.tokens)} rows; "
                 f"step {plan.step} with {len(plan.chunks)} is in flight"
             )
-        self._plan = None
-        failures = result.failures
-        progress = []
-        for request, tokens in zip(self.in_flight, result.tokens, strict=True):
-            if failures and request.new.request in failures:
-                entry = self._fail(request, failures[request.new.request])
-            else:
-                entry = self._advance(request, tokens)
-            if entry is not None:
-                progress.append(entry)
-        self.in_flight = []
+        self.flights.popleft()
+        progress = self._fall(result, flown) if result.failures else []
+        if seconds > 0 and not result.failures:
+            self.fit.observe(seconds, *work)
+        served: dict[Tenant, int] = {}
+        for (request, epoch, end), tokens in zip(flown, result.tokens, strict=True):
+            if request.epoch == epoch:
+                entry = self._advance(request, end, tokens, now)
+                if entry is not None:
+                    progress.append(entry)
+                    served[request.tenant] = served.get(request.tenant, 0) + len(entry.tokens)
+        for tenant, count in served.items():
+            self._totals.output_tokens += count
+            self.fairness.charge(tenant, self.settings.output_weight * count)
         return progress
 
     def load(self) -> Load:
         """Counters as they stand. O(1)."""
-        pages, totals = self.cache.stats(), self._totals
-        return Load(
-            steps=totals.steps,
-            running=len(self.running),
-            waiting=len(self.waiting),
-            pages_free=pages.free,
-            pages_cached=pages.cached,
-            pages_private=pages.private,
-            prompt_tokens=totals.prompt_tokens,
-            cached_tokens=totals.cached_tokens,
-            computed_tokens=totals.computed_tokens,
-            output_tokens=totals.output_tokens,
-            preemptions=totals.preemptions,
-            evicted_pages=pages.evicted,
-        )
+        return self._totals.load(len(self.running), len(self.waiting), self.cache.stats())
 
     def check(self) -> None:
         """Verify every invariant of scheduler and cache; ``InvariantError`` names what is broken. O(everything)."""
         self.cache.check()
-        check_scheduler(self.requests, self.waiting, self.running, self.slots, self.in_flight, self.cache)
+        check_scheduler(self)
 
-    # ------------------------------------------------------------------ submit
-
-    def _refuse(self, new: NewRequest) -> None:
-        settings = self.settings
-        tokens, odd = divmod(len(new.prompt), TOKEN_BYTES)
-        if odd or not tokens:
-            raise RequestRejected(
-                "invalid_request", f"the prompt has {len(new.prompt)} bytes: not whole tokens, or none"
-            )
-        if new.max_tokens < 1:
-            raise RequestRejected("invalid_request", f"max_tokens must be at least 1, got {new.max_tokens}")
-        if new.request in self.requests:
-            raise RequestRejected("invalid_request", f"request id {new.request} is in use")
-        if tokens + new.max_tokens > settings.max_context:
-            raise RequestRejected(
-                "context_length_exceeded",
-                f"{tokens} prompt and {new.max_tokens} output tokens exceed the context of {settings.max_context}",
-            )
-        pages = pages_for(tokens + new.max_tokens - 1, settings.page_size)
-        if pages > settings.pages:
-            raise RequestRejected(
-                "context_length_exceeded",
-                f"{tokens} prompt tokens and {new.max_tokens} output tokens need {pages} KV pages of {settings.pages}",
-            )
-        if len(self.waiting) >= settings.max_waiting:
-            raise RequestRejected("server_overloaded", f"{len(self.waiting)} requests are waiting already")
-
-    # ------------------------------------------------------------------ plan
-
-    def _plan_running(self) -> list[Chunk]:
-        """Chunks of the running requests, the older before the younger; the younger are preempted for the older."""
-        budget, running = self._budget, self.running
-        budget.open()
-        for request in running:
-            if request.pending == 1:
-                budget.charge(request.computed)
-        chunks = []
-        position = 0
-        while position < len(running):
-            request = running[position]
-            count = request.pending
-            if count > 1:
-                count = budget.grant(count, request.computed)
-            pages = self._extend(request, position, count) if count else None
-            if pages is not None:
-                chunks.append(self._chunk(request, count, pages))
-            if position < len(running) and running[position] is request:
-                position += 1
-        return chunks
-
-    def _extend(self, request: Request, position: int, count: int) -> list[int] | None:
-        """New pages for the next ``count`` tokens; None when they are not to be had in this step."""
-        lease = request.lease
-        assert lease is not None  # running requests hold one
-        held = len(lease.pages)
-        page_size = self.settings.page_size
-        if request.computed + count <= held * page_size:
-            return []
-        missing = pages_for(request.computed + count, page_size) - held
-        while not self.cache.extend(lease, missing):
-            victim = choose_victim(self.running, position)
-            if victim is not None:
-                self._preempt(victim)
-                continue
-            if position == 0:
-                # Alone, and still too few: its duplicates are in the way. Let go, it continues on the tree's copies.
-                self._preempt(request)
-            return None
-        return lease.pages[held:]
-
-    def _chunk(self, request: Request, count: int, new_pages: list[int]) -> Chunk:
-        start = request.computed
-        end = start + count
-        request.planned = end
-        lease = request.lease
-        assert lease is not None
-        tokens = request.key.tokens
-        self._totals.computed_tokens += count
-        return Chunk(
-            request.new.request,
-            request.slot,
-            start,
-            bytes(tokens[start * TOKEN_BYTES : end * TOKEN_BYTES]),
-            end * TOKEN_BYTES == len(tokens),
-            new_pages,
-            lease.cached - start if lease.cached > start else 0,
-        )
-
-    def _admit(self, now: float, chunks: list[Chunk], opened: list[Opened]) -> None:
-        """Start waiting requests in their order while there are rows, pages and tokens left in the step."""
-        if not self.slots.free:
-            return
-        reserved = reserved_pages(self.running, self.settings.page_size)
-        candidates = [request for request, _ in zip(self.waiting, range(_CANDIDATES), strict=False)]
-        for request in candidates:
-            if not self.slots.free:
-                return
-            if computed_by_another(request, self.cache, self.running):
-                continue
-            chunk = self._start(request, reserved)
-            if chunk is None:
-                return  # no overtaking: whoever came first gets the next pages
-            opened.append(self._open(request, now))
-            chunks.append(chunk)
-            reserved += reserved_pages((request,), self.settings.page_size)
-
-    def _start(self, request: Request, reserved: int) -> Chunk | None:
-        """Give a waiting request its lease, row and first chunk; None, and nothing changed, when there is no room."""
-        lease = self.cache.acquire(request.key)
-        computed = min(lease.cached, request.total - 1)
-        count = 0
-        if fits(request, lease, self.cache, reserved):
-            count = self._budget.grant(request.total - computed, computed)
-        if count == 0:
-            self.cache.release(lease)
-            return None
-        request.lease = lease
-        request.computed = computed
-        held = len(lease.pages)
-        missing = pages_for(computed + count, self.settings.page_size) - held
-        if missing > 0 and not self.cache.extend(lease, missing):
-            raise SchedulerError(f"request {request.new.request} was admitted without pages")
-        self.waiting.remove(request)
-        insort(self.running, request, key=_order)
-        request.slot = self.slots.take()
-        # The table of a new row begins with the pages that the cache had.
-        return self._chunk(request, count, list(lease.pages))
-
-    def _open(self, request: Request, now: float) -> Opened:
-        lease = request.lease
-        assert lease is not None
-        cached = min(lease.cached, len(request.new.prompt) // TOKEN_BYTES)
-        if request.started < 0:
-            request.started = now
-            self._totals.prompt_tokens += len(request.new.prompt) // TOKEN_BYTES
-            self._totals.cached_tokens += cached
-        return Opened(request.slot, request.new.request, request.new.sampling, cached, request.preempted)
-
-    def _preempt(self, request: Request) -> None:
-        """Back to the queue; what it computed stays in the tree as long as nobody needs the pages."""
-        self._let_go(request)
-        request.preempted = True
-        request.computed = request.planned = 0
-        self._totals.preemptions += 1
+    def _accept(self, new: NewRequest, key: Key, now: float) -> None:
+        request = Request(new, key, self.fairness.arrive(new.tenant), self._arrivals, now)
+        self._arrivals += 1
+        self.requests[new.request] = request
         self.waiting.push(request)
+        if new.queue_seconds > 0:
+            self._deadlines.add(new.request, now + new.queue_seconds, to_start=True)
+        if new.seconds > 0:
+            self._deadlines.add(new.request, now + new.seconds, to_start=False)
+        self._deadlines.prune(self.requests)
+
+    def _warm(self, key: Key, now: float) -> None:
+        """Compute a public prompt for nobody in particular: a request that ends with its prompt, with an id of its own
+        below 0. Nothing is reported of it."""
+        if self.cache.peek(key) < len(key):
+            self._warmings += 1
+            self._accept(NewRequest(-self._warmings, bytes(key.tokens), 0, tenant=PUBLIC), key, now)
 
     # ------------------------------------------------------------------ commit
 
-    def _advance(self, request: Request, tokens: list[int]) -> Progress | None:
+    def _advance(self, request: Request, end: int, tokens: list[int], now: float) -> Progress | None:
         """The request's chunk was computed; append what it sampled and see whether it ends."""
+        request.flights -= 1
         lease = request.lease
-        assert lease is not None
-        request.computed = request.planned
-        self.cache.publish(lease, request.computed)
+        assert lease is not None  # running requests hold one
+        if end > request.total:
+            end = request.total  # a cancelled one does not learn the tokens that it computes on
+        request.computed = end
+        self.cache.publish(lease, end if end > lease.computed else lease.computed)
         if request.cancelled:
-            self._close(request)
+            if not request.flights:
+                self._close(request)
             return None
+        new = request.new
         if not tokens:
+            if new.max_tokens == 0 and end == request.total:
+                self._close(request)  # a prompt that was to be computed for nobody is there now
             return None
-        new, taken, finish = request.new, tokens, ""
+        taken, finish = tokens, ""
+        if not request.flights:
+            request.unknown = 0
         for index, token in enumerate(tokens):
             request.key.tokens += token.to_bytes(TOKEN_BYTES, "little")
             request.output += 1
+            request.total += 1
             if token in new.stop_tokens:
                 finish = "stop"
             elif request.output == new.max_tokens:
@@ -323,33 +295,38 @@ class Scheduler:
             if finish:
                 taken = tokens[: index + 1]
                 break
-        self._totals.output_tokens += len(taken)
         if finish:
+            self._admission.ended(request)
+            self._intake.forecast.ended(now - request.started)
             self._close(request)
         return Progress(new.request, taken, finish)
 
-    def _fail(self, request: Request, message: str) -> Progress | None:
-        """The request alone failed: nothing that this step wrote for it is kept."""
-        request.planned = request.computed
-        cancelled = request.cancelled
-        self._close(request, keep_tail=False)
-        return None if cancelled else Progress(request.new.request, [], "error", message)
-
-    def _close(self, request: Request, keep_tail: bool = True) -> None:
+    def _close(self, request: Request) -> None:
         """The end of a running request."""
-        self._let_go(request, keep_tail)
+        self.running.release(request)
+        self._end(request)
+
+    def _fall(self, result: StepResult, flown: list[Flown]) -> list[Progress]:
+        """Requests that failed end alone, and nothing that steps in flight write for them is kept. Whoever built on
+        what they were to write starts again."""
+        failed = [
+            request for request, epoch, _ in flown if request.epoch == epoch and request.new.request in result.failures
+        ]
+        ends = []
+        for request in failed:
+            if request.lease is not None:  # else it has fallen with another one
+                for other in self.running.fall(request):
+                    if other.cancelled:
+                        self._end(other)
+                    elif other not in failed:
+                        self.running.restart(other)
+            new = request.new
+            if new.request in self.requests:
+                self._end(request)
+            if not request.cancelled and new.max_tokens:
+                ends.append(Progress(new.request, [], "error", result.failures[new.request]))
+        return ends
+
+    def _end(self, request: Request) -> None:
         del self.requests[request.new.request]
-
-    def _let_go(self, request: Request, keep_tail: bool = True) -> None:
-        """Give back the pages and the row of a running request."""
-        lease = request.lease
-        assert lease is not None
-        self.running.remove(request)
-        self.cache.release(lease, keep_tail)
-        request.lease = None
-        self.slots.give(request.slot)
-        request.slot = -1
-
-
-def _order(request: Request) -> int:
-    return request.order
+        self.fairness.leave(request.tenant)

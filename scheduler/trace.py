@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import shake_128
 from itertools import islice
+from math import log
 from pathlib import Path
 
 import msgspec
@@ -17,14 +18,28 @@ import msgspec
 from radix.hashing import TOKEN_BYTES
 
 MOONCAKE_BLOCK_TOKENS = 512
+GOES_ON = 0
+STOP = 1
+"""The tokens of every answer in the simulator: ``GOES_ON`` until its last one, which is ``STOP``."""
 
 
 class TracedRequest(msgspec.Struct, frozen=True, gc=False):
-    """``arrival``: seconds from the start; ``prompt``: little-endian uint32; ``output``: tokens to generate, >= 1."""
+    """What arrives and how long its answer will be.
+
+    arrival         seconds from the start
+    prompt          little-endian uint32 ids
+    output          tokens that it generates, the stop token included; at least 1
+    max_tokens      most that it may generate, which is all that a server knows; 0: ``output``
+    tenant, system_tokens, history_tokens   as in ``NewRequest``
+    """
 
     arrival: float
     prompt: bytes
     output: int
+    max_tokens: int = 0
+    tenant: str = ""
+    system_tokens: int = 0
+    history_tokens: int = 0
 
 
 class TraceError(Exception):
@@ -47,7 +62,7 @@ def token_block(name: str, tokens: int) -> bytes:
 def read_mooncake(path: Path, limit: int | None = None, speed: float = 1.0) -> Iterator[TracedRequest]:
     """Requests of a Mooncake trace, one token block per hash id; ``speed`` 2.0 sends them twice as fast.
 
-    Raises ``TraceError``.
+    The trace says nothing of tenants, nor which blocks are the system prompt. Raises ``TraceError``.
     """
     decode = msgspec.json.Decoder(_Line).decode
     try:
@@ -68,6 +83,12 @@ def read_mooncake(path: Path, limit: int | None = None, speed: float = 1.0) -> I
         raise TraceError(f"{path}: {error.strerror}") from error
 
 
+def lognormal_length(chance: random.Random, median: float, sigma: float, most: int) -> int:
+    """A length in tokens, 1..``most``: lognormal, ``sigma`` of its logarithm; 0: always the median."""
+    length = chance.lognormvariate(log(median), sigma) if sigma else median
+    return max(min(round(length), most), 1)
+
+
 def shared_prefixes(
     groups: int = 64,
     prompts_per_group: int = 16,
@@ -76,24 +97,36 @@ def shared_prefixes(
     output_tokens: int = 256,
     rate: float = 0.0,
     zipf: float = 0.0,
+    output_sigma: float = 0.0,
+    max_tokens: int = 0,
+    tenants: int = 0,
     seed: int = 0,
 ) -> Iterator[TracedRequest]:
     """``groups * prompts_per_group`` requests in random order: the system prompt of a group and a question of its own.
 
     ``rate``: requests per second (Poisson), 0 for all at once. ``zipf``: exponent of the groups' popularity; with 0
-    every group has exactly ``prompts_per_group``.
+    every group has exactly ``prompts_per_group``. ``output_sigma`` > 0: answers of lognormal length with the median
+    ``output_tokens``, at most ``max_tokens`` (0: eight times the median). ``tenants``: that the groups belong to, 0:
+    each group is a tenant.
     """
     chance = random.Random(seed)
+    most = max_tokens or (8 * output_tokens if output_sigma else output_tokens)
+    owners = tenants or groups
     count = groups * prompts_per_group
     if zipf > 0:
-        weights = [1 / (rank + 1) ** zipf for rank in range(groups)]
-        order = chance.choices(range(groups), weights, k=count)
+        order = chance.choices(range(groups), zipf_weights(groups, zipf), k=count)
     else:
         order = [group for group in range(groups) for _ in range(prompts_per_group)]
         chance.shuffle(order)
     arrival = 0.0
-    for number, group in enumerate(order):
-        prompt = token_block(f"system {group}", system_tokens) + token_block(f"question {number}", question_tokens)
-        yield TracedRequest(arrival, prompt, output_tokens)
+    for group in order:
+        prompt = token_block(f"system {group}", system_tokens) + chance.randbytes(question_tokens * TOKEN_BYTES)
+        output = lognormal_length(chance, output_tokens, output_sigma, most)
+        yield TracedRequest(arrival, prompt, output, most, f"tenant {group % owners}", system_tokens)
         if rate > 0:
             arrival += chance.expovariate(rate)
+
+
+def zipf_weights(count: int, exponent: float) -> list[float]:
+    """Popularity by rank: 1 / rank ** exponent."""
+    return [1 / (rank + 1) ** exponent for rank in range(count)]

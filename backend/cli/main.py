@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from backend.cli import chat, serve
 from backend.cli.bench import command as bench
+from backend.cli.simulate import command as simulate
 from backend.errors import BanyanError
 from backend.version import installed_version
 
@@ -24,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"banyan {installed_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (serve, chat, bench):
+    for module in (serve, chat, bench, simulate):
         module.add_parser(commands)
     return parser
 

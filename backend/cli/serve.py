@@ -12,8 +12,10 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import msgspec
 import uvicorn
 from rich.console import Console
 
@@ -26,7 +28,9 @@ from backend.engine.options import EngineOptions
 from backend.engine.process_client import start_engine
 from backend.errors import StartError
 from backend.server.app import create_app
+from backend.server.limits import Limits
 from backend.server.prompts import PromptRegistry
+from backend.server.publishing import publish_prompts
 from backend.server.run import uvicorn_config
 from backend.server.service import ChatService
 
@@ -104,7 +108,7 @@ async def serve(
         if engine is None:
             return 0
         try:
-            return await _serve_engine(engine, found, listener, interrupted, console)
+            return await _serve_engine(engine, options, found, listener, interrupted, console)
         finally:
             await engine.close()
 
@@ -117,8 +121,21 @@ def engine_options(options: config.ServeOptions, model: Path) -> EngineOptions:
         kv_memory=options.kv_memory,
         page_size=options.page_size,
         max_running=options.max_running,
+        max_waiting=options.max_waiting,
+        max_step_tokens=options.max_step_tokens,
         threads=options.threads,
+        inter_token_ms=float(options.inter_token_ms),
+        overlap=options.overlap,
+        arm=options.arm,
     )
+
+
+def server_limits(options: config.ServeOptions) -> Limits:
+    """The server's bounds. Its own on open requests stays out of the way of the engine's queue: the engine can tell
+    those whom it refuses when to come again."""
+    usual = Limits()
+    held = options.max_running + options.max_waiting
+    return msgspec.structs.replace(usual, open_requests=max(usual.open_requests, 2 * held))
 
 
 async def _start_or_interrupt(
@@ -142,22 +159,27 @@ async def _start_or_interrupt(
 
 async def _serve_engine(
     engine: EngineClient,
+    options: config.ServeOptions,
     found: checkpoint.Checkpoint,
     listener: socket.socket,
     interrupted: asyncio.Event,
     console: Console,
 ) -> int:
     host, port = listener.getsockname()[:2]
-    service = ChatService(engine, found.folder, found.name, PromptRegistry.load(checkpoint.DEMO_PROMPTS))
+    prompts = PromptRegistry.load(checkpoint.DEMO_PROMPTS)
+    service = ChatService(engine, found.folder, found.name, prompts, server_limits(options))
+    publishing = asyncio.create_task(_publish(service, options.arm))  # before anybody can ask for one of the prompts
     server = _Server(uvicorn_config(create_app(service), host, port, log_level="warning"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
     if server.started:
-        console.print(ready_line(host, port, found.name, engine.info), markup=False, highlight=False, soft_wrap=True)
+        _say(console, ready_line(host, port, found.name, engine.info))
+        publishing.add_done_callback(partial(_warn, console))
     while engine.alive and not interrupted.is_set() and not serving.done():
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(interrupted.wait(), ENGINE_WATCH_SECONDS)
+    publishing.cancel()
     if not server.started:
         await serving
         raise StartError("the web server could not start; what it wrote is above", code="server_failed")
@@ -168,6 +190,20 @@ async def _serve_engine(
     if died:
         raise StartError("the engine ended unexpectedly; what it wrote last is above", code="engine_error")
     return 0
+
+
+async def _publish(service: ChatService, arm: str) -> list[str]:
+    """Have the registered prompts shared and kept; warnings. Only our own arm shares anything."""
+    return await publish_prompts(service) if arm == config.ARMS[0] else []
+
+
+def _warn(console: Console, publishing: asyncio.Task[list[str]]) -> None:
+    for warning in [] if publishing.cancelled() else publishing.result():
+        _say(console, f"banyan: {warning}")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 async def _await_end(serving: asyncio.Task[None], server: uvicorn.Server, interrupted: asyncio.Event) -> None:

@@ -10,20 +10,24 @@ import torch
 from backend.engine.loop import EngineLoop
 from backend.engine.messages import EngineInfo
 from backend.engine.options import EngineOptions
+from backend.engine.overlap import Overlapped
 from backend.engine.runner import Runner
 from backend.errors import StartError
 from backend.models.config import ModelConfig
 from backend.weights.dtype import choose_dtype
 from backend.weights.load import load_checkpoint, read_model_config
 from backend.weights.memory import available_bytes
-from radix.cache import PrefixCache
-from scheduler.loop import StepLoop
+from scheduler.arms import ARMS
+from scheduler.loop import Inline, StepLoop
 from scheduler.scheduler import Scheduler
 from scheduler.settings import Settings
 
 # Of the memory that is left beside the weights. A CPU shares its memory with everything else on the machine.
 CPU_SHARE, GPU_SHARE = 0.25, 0.9
 CPU_MOST_BYTES = 4 << 30
+
+# Faster than anybody reads, and what a step of a small model with some prompt in it can keep to.
+INTER_TOKEN_MS = {"cpu": 150.0, "cuda": 50.0}
 
 
 def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) -> tuple[EngineLoop, EngineInfo]:
@@ -53,10 +57,14 @@ def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) 
         max_step_tokens=max(options.max_step_tokens, options.max_running),
         max_context=max_context,
         max_waiting=options.max_waiting,
+        inter_token_s=(options.inter_token_ms or INTER_TOKEN_MS[device.type]) / 1000,
+        arm=options.arm,
     )
     # A secret of this process: nobody outside can construct two prompts with one digest.
-    scheduler = Scheduler(settings, PrefixCache(pages, options.page_size, secret=os.urandom(32)))
-    loop = EngineLoop(scheduler, StepLoop(scheduler, runner, time.monotonic), time.monotonic)
+    scheduler = Scheduler(settings, ARMS[options.arm].cache(pages, options.page_size, secret=os.urandom(32)))
+    executor = Overlapped(runner, time.monotonic) if options.overlap else Inline(runner, time.monotonic)
+    steps = StepLoop(scheduler, executor, time.monotonic, depth=2 if options.overlap else 1)
+    loop = EngineLoop(scheduler, steps, time.monotonic)
     info = EngineInfo(
         architecture=config.architecture,
         parameters=config.parameters,

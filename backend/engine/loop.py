@@ -1,9 +1,8 @@
 """Commands in, events out: the engine's loop around the scheduler's ``StepLoop``.
 
-Knows request ids, deadlines and counters; no sockets, no threads, no tensors. The process around it is ``process.py``.
+Knows request ids and counters; no sockets, no threads, no tensors. The process around it is ``process.py``.
 """
 
-import heapq
 from collections.abc import Callable
 
 from backend.engine.messages import (
@@ -11,22 +10,37 @@ from backend.engine.messages import (
     Command,
     Event,
     Inspect,
+    Look,
     Output,
+    PromptPublished,
+    PublishPrompt,
     Report,
+    SetTenant,
     Shutdown,
     Started,
     StepOutput,
     Submit,
+    Tree,
+    WithdrawPrompt,
 )
+from radix.accounts import Quota
+from radix.errors import CacheError
+from radix.snapshot import Viewer
 from scheduler.loop import StepLoop
+from scheduler.plan import Progress
 from scheduler.request import NewRequest, RequestRejected
 from scheduler.scheduler import Scheduler
 
+# The next step is planned so long before the one that runs is predicted to end: later, and it might end first; earlier,
+# and whoever comes meanwhile has to wait for one step more.
+_LEAD_S = 0.003
+_LEAD_SHARE = 0.1
+
 
 class EngineLoop:
-    """Owns nothing but the deadlines; scheduler and runner are behind ``steps``.
+    """Scheduler and runner are behind ``steps``. ``clock`` gives seconds, monotonic.
 
-    ``clock`` gives seconds, monotonic. ``handle`` and ``step`` are called from one thread.
+    ``step`` is ``launch`` and ``collect`` in one. All methods are called from one thread.
     """
 
     def __init__(self, scheduler: Scheduler, steps: StepLoop, clock: Callable[[], float]) -> None:
@@ -34,13 +48,12 @@ class EngineLoop:
         self.steps = steps
         self.clock = clock
         self.closing = False
-        self._deadlines: list[tuple[float, int]] = []
-        self._open: set[int] = set()
+        self._step_began = clock()
 
     @property
     def has_work(self) -> bool:
         """Whether ``step`` would do something now."""
-        return self.scheduler.has_work
+        return self.scheduler.has_work or self.steps.in_flight > 0
 
     def handle(self, command: Command) -> Event | None:
         """Carry out one command; the answer, when there is one. A bad request fails alone."""
@@ -48,47 +61,67 @@ class EngineLoop:
             case Submit():
                 return self._submit(command)
             case Cancel(request=request):
-                self._open.discard(request)
                 self.scheduler.cancel(request, self.clock())
             case Inspect(check=check):
-                return Report(load=self.scheduler.load(), problem=self._problem() if check else "")
+                cache = self.scheduler.cache
+                problem = self._problem() if check else ""
+                return Report(self.scheduler.load(), problem, cache.pins.states(), cache.tenants())
+            case PublishPrompt(name=name, prompt=prompt, pin=pin):
+                return PromptPublished(name, self._publish(name, prompt, pin))
+            case WithdrawPrompt(name=name, prompt=prompt):
+                self.scheduler.withdraw_prompt(name, prompt)
+            case SetTenant(tenant=tenant, weight=weight, page_limit=limit, page_watermark=watermark):
+                self._set_tenant(tenant, weight, limit, watermark)
+            case Look(tenant=tenant, everything=everything, limit=limit):
+                return Tree(self.scheduler.cache.snapshot(Viewer(tenant, everything), limit))
             case Shutdown():
                 self.closing = True
         return None
 
-    def step(self) -> StepOutput | None:
-        """Run one step; None when nothing could run. Requests past their deadline end first."""
-        outputs = self._expire()
-        began = self.clock()
-        outcome = self.steps.step()
+    def launch(self) -> bool:
+        """Plan a step and launch it; False when none can be planned now."""
+        if not self.steps.in_flight:
+            self._step_began = self.clock()
+        return self.steps.launch()
+
+    def spare_s(self) -> float:
+        """Seconds until the next step should be planned, while one runs; 0: it is time, or nothing can be planned."""
+        if self.steps.in_flight != 1 or not self.steps.may_launch or not self.scheduler.fit.ready:
+            return 0.0
+        expected = self.scheduler.predicted_s()
+        left = self._step_began + expected - self.clock()
+        return max(left - max(_LEAD_S, _LEAD_SHARE * expected), 0.0)
+
+    def collect(self) -> StepOutput | None:
+        """Wait for the step that runs; None when none does and nothing has ended. Requests past their deadline end."""
+        outcome = self.steps.collect()
+        self._step_began = self.clock()
+        outputs = [_output(progress) for progress in self.scheduler.expire(self._step_began)]
         if outcome is None:
             return StepOutput(started=[], outputs=outputs, load=self.scheduler.load()) if outputs else None
         started = [
             Started(request=opened.request, cached=opened.cached, queue_ms=1e3 * outcome.waited[opened.request])
             for opened in outcome.opened
-            if not opened.resumed
+            if not opened.resumed and opened.request >= 0  # below 0: prompts that are computed for nobody
         ]
-        for progress in outcome.progress:
-            if progress.finish:
-                self._open.discard(progress.request)
-            outputs.append(
-                Output(
-                    request=progress.request,
-                    tokens=progress.tokens,
-                    finish=progress.finish,
-                    code="engine_error" if progress.finish == "error" else "",
-                    message=progress.message,
-                )
-            )
-        return StepOutput(
-            started=started, outputs=outputs, load=self.scheduler.load(), step_ms=1e3 * (self.clock() - began)
-        )
+        outputs += [_output(progress) for progress in outcome.progress]
+        return StepOutput(started=started, outputs=outputs, load=self.scheduler.load(), step_ms=1e3 * outcome.seconds)
+
+    def step(self) -> StepOutput | None:
+        """Launch what can be launched, then collect one; None when nothing could run."""
+        expired = self.scheduler.expire(self.clock())
+        while self.launch():
+            pass
+        output = self.collect()
+        if not expired:
+            return output
+        first = [_output(progress) for progress in expired]
+        if output is None:
+            return StepOutput(started=[], outputs=first, load=self.scheduler.load())
+        return StepOutput(output.started, first + output.outputs, output.load, output.step_ms)
 
     def _submit(self, command: Submit) -> StepOutput | None:
-        now = self.clock()
         try:
-            if command.request in self._open:
-                raise RequestRejected("invalid_request", f"request id {command.request} is already in use")
             self.scheduler.submit(
                 NewRequest(
                     request=command.request,
@@ -98,30 +131,36 @@ class EngineLoop:
                     stop_tokens=frozenset(command.stop_tokens),
                     tenant=command.tenant,
                     namespace=command.namespace,
+                    system_tokens=command.system_tokens,
+                    history_tokens=command.history_tokens,
+                    queue_seconds=command.queue_seconds,
+                    seconds=command.seconds,
                 ),
-                now,
+                self.clock(),
             )
         except RequestRejected as error:
-            return self._failed(command.request, error.code, error.message)
-        self._open.add(command.request)
-        if command.seconds > 0:
-            heapq.heappush(self._deadlines, (now + command.seconds, command.request))
+            return self._failed(command.request, error.code, error.message, error.retry_after_s)
+        except CacheError as error:
+            return self._failed(command.request, "invalid_request", str(error), 0.0)
         return None
 
-    def _failed(self, request: int, code: str, message: str) -> StepOutput:
-        output = Output(request=request, tokens=[], finish="error", code=code, message=message)
+    def _failed(self, request: int, code: str, message: str, retry_after_s: float) -> StepOutput:
+        output = Output(request, [], "error", code, message, retry_after_s)
         return StepOutput(started=[], outputs=[output], load=self.scheduler.load())
 
-    def _expire(self) -> list[Output]:
-        now = self.clock()
-        outputs = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, request = heapq.heappop(self._deadlines)
-            if request in self._open:
-                self._open.discard(request)
-                self.scheduler.cancel(request, now)
-                outputs.append(Output(request=request, tokens=[], finish="deadline"))
-        return outputs
+    def _publish(self, name: str, prompt: bytes, pin: str) -> str:
+        """Why it cannot be done, or an empty string."""
+        try:
+            self.scheduler.publish_prompt(name, prompt, self.clock(), pin)
+        except CacheError as error:
+            return str(error)
+        return ""
+
+    def _set_tenant(self, tenant: str, weight: float, limit: int, watermark: int) -> None:
+        try:
+            self.scheduler.set_tenant(tenant, weight, Quota(limit, watermark))
+        except (CacheError, ValueError):
+            self.scheduler.set_tenant(tenant)
 
     def _problem(self) -> str:
         """The first broken invariant, in words; empty when all hold."""
@@ -130,3 +169,13 @@ class EngineLoop:
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         return ""
+
+
+def _output(progress: Progress) -> Output:
+    return Output(
+        request=progress.request,
+        tokens=progress.tokens,
+        finish=progress.finish,
+        code="engine_error" if progress.finish == "error" else "",
+        message=progress.message,
+    )

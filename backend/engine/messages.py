@@ -5,12 +5,17 @@ Knows nothing of text, tenants' secrets or tensors.
 
 import msgspec
 
-from scheduler.load import Load as Load  # the same record travels on
+from radix.pins import PinState as PinState  # these records travel on as they are
+from radix.snapshot import Snapshot as Snapshot
+from radix.stats import TenantPages as TenantPages
+from radix.stats import TokenCounts as TokenCounts
+from scheduler.load import Load as Load
 from scheduler.plan import Sampling
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """A new request. ``prompt``: token ids as little-endian uint32; ``seconds``: most time until the end, 0 for none.
+    """A new request. ``prompt``: token ids as little-endian uint32; ``seconds``: most time until the end,
+    ``queue_seconds``: until it first runs, 0 for none. ``system_tokens``, ``history_tokens``: as in ``NewRequest``.
 
     ``request`` is chosen by the client of the engine and unique among its open requests.
     """
@@ -23,6 +28,9 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     tenant: str = "local"
     namespace: str = ""
     seconds: float = 0.0
+    queue_seconds: float = 0.0
+    system_tokens: int = 0
+    history_tokens: int = 0
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -37,11 +45,45 @@ class Inspect(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     check: bool = False
 
 
+class PublishPrompt(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Share a system prompt between all tenants, compute it now, and keep it. ``pin``: ``soft``, ``hard`` or empty.
+    ``name`` is unique among those that are pinned. Answered by ``PromptPublished``."""
+
+    name: str
+    prompt: bytes
+    pin: str = "soft"
+
+
+class WithdrawPrompt(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """The prompt is public no longer; what was computed of it may be evicted. Unknown ones are ignored."""
+
+    name: str
+    prompt: bytes
+
+
+class SetTenant(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Weight in the order of service, and a quota of KV pages (``page_limit`` 0: none; ``page_watermark`` 0: nine
+    tenths of the limit). Wrong ones are refused by whoever sends them; the engine takes the defaults then."""
+
+    tenant: str
+    weight: float = 1.0
+    page_limit: int = 0
+    page_watermark: int = 0
+
+
+class Look(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Ask for one ``Tree``: what ``tenant`` may see of the cache, or with ``everything`` an administrator."""
+
+    tenant: str
+    everything: bool = False
+    limit: int = 200
+
+
 class Shutdown(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """End the engine now; open requests get nothing more."""
 
 
-Command = Submit | Cancel | Inspect | Shutdown
+Command = Submit | Cancel | Inspect | PublishPrompt | WithdrawPrompt | SetTenant | Look | Shutdown
 
 
 class Loading(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -84,13 +126,15 @@ class Started(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """New tokens, a stop token included; ``finish`` as in ``scheduler.plan.Progress``, or ``"deadline"``."""
+    """New tokens, a stop token included; ``finish`` as in ``scheduler.plan.Progress``. ``retry_after_s``: after an
+    error, when trying again makes sense; 0: nobody can say."""
 
     request: int
     tokens: list[int]
     finish: str = ""
     code: str = ""
     message: str = ""
+    retry_after_s: float = 0.0
 
 
 class StepOutput(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -103,10 +147,26 @@ class StepOutput(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=Fals
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Answer to ``Inspect``. ``problem`` is empty, or the invariant that ``check`` found broken."""
+    """Answer to ``Inspect``. ``problem`` is empty, or the invariant that ``check`` found broken; ``pins`` and
+    ``tenants`` say who holds which KV pages."""
 
     load: Load
     problem: str = ""
+    pins: list[PinState] = []
+    tenants: list[TenantPages] = []
 
 
-Event = Loading | EngineInfo | StartFailed | StepOutput | Report
+class PromptPublished(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Answer to ``PublishPrompt``. ``problem``: why it was not done; empty when it was."""
+
+    name: str
+    problem: str = ""
+
+
+class Tree(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Answer to ``Look``."""
+
+    snapshot: Snapshot
+
+
+Event = Loading | EngineInfo | StartFailed | StepOutput | Report | PromptPublished | Tree

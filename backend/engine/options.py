@@ -7,7 +7,9 @@ class EngineOptions(msgspec.Struct, frozen=True):
     """``model``: checkpoint folder. ``kv_memory``: bytes for KV pages, 0 to choose from the free memory.
 
     ``dtype``: ``auto``, ``float32``, ``bfloat16`` or ``float16``. ``threads``: for the forward pass, 0 to choose.
-    ``max_step_tokens``: most tokens computed in one step (decodes and prefill chunks together).
+    ``max_step_tokens``: most tokens computed in one step (decodes and prefill chunks together). ``inter_token_ms``: aim
+    for the time between two tokens of a stream, 0 to choose. ``overlap``: plan the next step while one runs. ``arm``:
+    see ``scheduler.arms``.
     """
 
     model: str
@@ -19,3 +21,6 @@ class EngineOptions(msgspec.Struct, frozen=True):
     max_step_tokens: int = 512
     max_context: int = 0
     threads: int = 0
+    inter_token_ms: float = 0.0
+    overlap: bool = True
+    arm: str = "shared"

@@ -18,6 +18,7 @@ import msgspec
 from backend.engine.loop import EngineLoop
 from backend.engine.messages import Command, Loading, StartFailed
 from backend.engine.options import EngineOptions
+from backend.engine.overlap import Overlapped
 from backend.engine.wire import FrameReader, encode
 from backend.errors import StartError
 
@@ -33,10 +34,15 @@ class Inbox:
         self._arrived = threading.Event()
         threading.Thread(target=self._read, name="commands", daemon=True).start()
 
-    def take(self, wait: bool) -> list[Command]:
-        """All commands that have arrived; with ``wait`` at least one."""
-        if wait:
-            self._arrived.wait()
+    def poke(self) -> None:
+        """End a ``take`` that waits; called from any thread."""
+        self._arrived.set()
+
+    def take(self, wait_s: float | None) -> list[Command]:
+        """All commands that have arrived. With none there, wait up to ``wait_s`` seconds (None: until there is one) for
+        the first, or for ``poke``."""
+        if wait_s != 0 and not self._commands:
+            self._arrived.wait(wait_s)
         self._arrived.clear()
         taken = []
         while self._commands:
@@ -52,12 +58,23 @@ class Inbox:
 
 
 def serve(loop: EngineLoop, inbox: Inbox, connection: socket.socket) -> None:
-    """Run until ``Shutdown``. Commands are looked at between steps: a cancel frees its pages within one step."""
-    while not loop.closing:
-        for command in inbox.take(wait=not loop.has_work):
+    """Run until ``Shutdown``. Commands are taken between steps and while one runs: a cancel frees its pages within one
+    step, and whoever comes in time is in the next one, which is planned shortly before the running one ends."""
+
+    def take(wait_s: float | None) -> bool:
+        commands = inbox.take(wait_s)
+        for command in commands:
             if (answer := loop.handle(command)) is not None:
                 connection.sendall(encode(answer))
-        if loop.has_work and (output := loop.step()) is not None:
+        return bool(commands)
+
+    while not loop.closing:
+        take(None if not loop.has_work else 0.0)
+        loop.launch()
+        while (spare := loop.spare_s()) > 0 and take(spare):
+            pass
+        loop.launch()
+        if (output := loop.collect()) is not None:
             connection.sendall(encode(output))
 
 
@@ -92,7 +109,10 @@ def main() -> None:
         connection.sendall(encode(StartFailed(code=error.code, message=error.message)))
         return
     connection.sendall(encode(info))
-    serve(loop, Inbox(reader), connection)
+    inbox = Inbox(reader)
+    if isinstance(loop.steps.executor, Overlapped):
+        loop.steps.executor.on_done = inbox.poke
+    serve(loop, inbox, connection)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,15 @@ import itertools
 import os
 import socket
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
 import backend
+from backend.engine.client import tenant_settings
 from backend.engine.messages import (
     Cancel,
     Command,
@@ -24,21 +27,29 @@ from backend.engine.messages import (
     Inspect,
     Load,
     Loading,
+    Look,
     Output,
+    PromptPublished,
+    PublishPrompt,
     Report,
     Shutdown,
+    Snapshot,
     Started,
     StartFailed,
     StepOutput,
     Submit,
+    Tree,
+    WithdrawPrompt,
 )
 from backend.engine.options import EngineOptions
 from backend.engine.wire import encode, read_frame
 from backend.errors import EngineError, StartError
 
 _decoder = msgspec.msgpack.Decoder(Event)
-EMPTY_LOAD = Load(**dict.fromkeys(Load.__struct_fields__, 0))
+EMPTY_LOAD = Load()
 CLOSE_SECONDS = 5.0
+
+Answer = TypeVar("Answer", Report, PromptPublished, Tree)
 
 
 class ProcessGeneration:
@@ -82,7 +93,8 @@ class ProcessClient:
         self._writer = writer
         self._ids = itertools.count(1)
         self._generations: dict[int, ProcessGeneration] = {}
-        self._reports: list[asyncio.Future[Report]] = []
+        # The engine carries out commands in their order: the oldest question of a kind is the one that is answered.
+        self._asked: dict[type, deque[asyncio.Future[Any]]] = {Report: deque(), PromptPublished: deque(), Tree: deque()}
         self._gone = asyncio.Event()
         self._pump = asyncio.create_task(self._read())
 
@@ -113,10 +125,25 @@ class ProcessClient:
 
     async def inspect(self, check: bool = False) -> Report:
         """State of the engine between two steps."""
-        answer: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
-        self._send(Inspect(check))
-        self._reports.append(answer)
-        return await answer
+        return await self._ask(Inspect(check), Report)
+
+    async def publish_prompt(self, name: str, prompt: bytes, pin: str = "soft") -> None:
+        """Returns when the prompt is registered and pinned; the engine computes it meanwhile."""
+        answer = await self._ask(PublishPrompt(name, prompt, pin), PromptPublished)
+        if answer.problem:
+            raise EngineError(answer.problem, code="prompt_not_published", status=409)
+
+    def withdraw_prompt(self, name: str, prompt: bytes) -> None:
+        """Not answered."""
+        self._send(WithdrawPrompt(name, prompt))
+
+    def set_tenant(self, tenant: str, weight: float = 1.0, page_limit: int = 0, page_watermark: int = 0) -> None:
+        """Not answered: what is wrong is refused here."""
+        self._send(tenant_settings(tenant, weight, page_limit, page_watermark))
+
+    async def look(self, tenant: str, everything: bool = False, limit: int = 200) -> Snapshot:
+        """The cache between two steps."""
+        return (await self._ask(Look(tenant, everything, limit), Tree)).snapshot
 
     async def close(self) -> None:
         """Ask the child to end; kill it when it has not within a few seconds."""
@@ -129,6 +156,13 @@ class ProcessClient:
             await self.process.wait()
         await self._pump
         self._writer.close()
+
+    async def _ask(self, command: Command, kind: type[Answer]) -> Answer:
+        """Send a command that the engine answers with a ``kind``, and wait for that."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._send(command)
+        self._asked[kind].append(answer)
+        return await answer
 
     def _send(self, command: Command) -> None:
         if not self.alive:
@@ -154,10 +188,11 @@ class ProcessClient:
                     generation.push(output)
                     if output.finish:
                         del self._generations[output.request]
-        elif isinstance(event, Report):
-            self.load = event.load
-            answer = self._reports.pop(0)
-            if not answer.done():
+        elif isinstance(event, Report | PromptPublished | Tree):
+            if isinstance(event, Report):
+                self.load = event.load
+            answer = self._asked[type(event)].popleft()
+            if not answer.done():  # whoever asked may have stopped waiting
                 answer.set_result(event)
 
     def _end_all(self) -> None:
@@ -165,10 +200,11 @@ class ProcessClient:
         for request, generation in self._generations.items():
             generation.push(Output(request=request, tokens=[], finish="error", code="engine_error", message=message))
         self._generations.clear()
-        for answer in self._reports:
-            if not answer.done():
-                answer.set_exception(EngineError(message, status=503))
-        self._reports.clear()
+        for asked in self._asked.values():
+            for answer in asked:
+                if not answer.done():
+                    answer.set_exception(EngineError(message, status=503))
+            asked.clear()
 
 
 async def start_engine(options: EngineOptions, on_loading: Callable[[Loading], None] | None = None) -> ProcessClient:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from backend.engine.messages import Output, Started
-from backend.errors import EngineError, RequestError
+from backend.errors import BanyanError, EngineError, RequestError
 from backend.server.asked import check_metadata, unsupported
 from backend.server.completion_types import (
     Answer,
@@ -24,7 +24,7 @@ from backend.server.completion_types import (
     Delta,
     PromptTokensDetails,
 )
-from backend.server.errors import ErrorResponse, body_of, decoding
+from backend.server.errors import ErrorResponse, body_of, decoding, failure
 from backend.server.json_http import json_response, read_body
 from backend.server.limits import Limits
 from backend.server.messages import check_count, message
@@ -87,15 +87,22 @@ class Completion:
         self._generation.cancel()
 
     async def first(self) -> None:
-        """Wait until the engine has begun. Raises ``EngineError`` when it fails before."""
+        """Wait until the engine has begun. Raises ``BanyanError`` when it fails or refuses before.
+
+        Nothing has been computed when the time of queueing is over before that. There is no answer that could be called
+        short then: it is a refusal like the one of a request whose wait is foreseen.
+        """
         event = await anext(self._events, None)
         if event is None:
             raise EngineError("the engine ended the request without a word")
         _check(event)
+        if isinstance(event, Output) and event.finish == "deadline":
+            raise BanyanError(event.message, code="server_overloaded", status=503)
         self._held.append(event)
 
     async def whole(self) -> Response:
         """The answer at once."""
+        await self.first()
         async for _ in self._pieces():
             pass
         choice = Choice(Answer(self._reply.text), self._finish_reason())
@@ -118,7 +125,7 @@ class Completion:
             async for text in self._pieces():
                 if text:
                     yield sse_data(_encode(chunk(choices=[ChunkChoice(Delta(content=text))], usage=usage)))
-        except EngineError as error:
+        except BanyanError as error:
             yield sse_data(_encode(ErrorResponse(body_of(error))))
             return
         yield sse_data(_encode(chunk(choices=[ChunkChoice(Delta(), self._finish_reason())], usage=usage)))
@@ -160,7 +167,7 @@ class Completion:
 
 def _check(event: Started | Output) -> None:
     if isinstance(event, Output) and event.finish == "error":
-        raise EngineError(event.message or "the engine failed this request", code=event.code or "engine_error")
+        raise failure(event)
 
 
 def _messages(asked: ChatRequest, limits: Limits) -> list[Message]:

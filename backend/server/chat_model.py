@@ -84,6 +84,9 @@ class ChatModel:
             max_tokens=room if options.max_tokens is None else min(options.max_tokens, room),
             sampling=options.sampling,
             stop_tokens=[] if options.ignore_eos else self._stop_tokens,
+            queue_seconds=self.limits.queue_seconds,
+            system_tokens=prompt.system_tokens,
+            history_tokens=prompt.history_tokens,
         )
 
     def reply(self, prompt_tokens: int, options: Options, began: float) -> Reply:

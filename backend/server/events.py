@@ -176,10 +176,11 @@ class Incomplete(msgspec.Struct):
 
 
 class ResponseError(msgspec.Struct):
-    """Why a response failed."""
+    """Why a response failed. ``x_retry_after_s``: seconds until trying again makes sense, where that is known."""
 
     code: str
     message: str
+    x_retry_after_s: float | UnsetType = UNSET
 
 
 class PlainText(msgspec.Struct, tag="text", tag_field="type"):

@@ -1,5 +1,6 @@
 """JSON over HTTP: bodies read within bounds, answers and errors written. Knows no route."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -7,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from backend.errors import BanyanError, RequestError
-from backend.server.errors import ErrorResponse, body_of
+from backend.server.errors import ErrorResponse, body_of, may_retry
 from backend.server.origin import is_same_origin
 
 _encode = msgspec.json.Encoder().encode
@@ -19,9 +20,10 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
 
 
 def error_response(error: BanyanError) -> Response:
-    """OpenAI's error body. Says whether trying again can help, as OpenAI's clients read it."""
-    again = error.status in (429, 503)
-    headers = {"retry-after": "1"} if again else {"x-should-retry": "false"}
+    """OpenAI's error body. Says whether trying again can help, and when, as OpenAI's clients read it."""
+    headers = {"x-should-retry": "false"}
+    if may_retry(error):
+        headers = {"retry-after": str(max(math.ceil(error.retry_after_s), 1))}
     return json_response(ErrorResponse(body_of(error)), error.status, headers)
 
 

@@ -4,12 +4,16 @@ import msgspec
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """``*_bytes`` are bytes on the wire, the rest are counts or characters."""
+    """``*_bytes`` are bytes on the wire, ``*_seconds`` seconds, the rest are counts or characters.
+
+    ``queue_seconds``: longest wait until the engine begins; a request that would wait longer is refused at once.
+    """
 
     message_bytes: int = 1 << 20
     send_queue_bytes: int = 1 << 20
     lanes: int = 16
     open_requests: int = 1024
+    queue_seconds: float = 60.0
     messages: int = 2048
     content_parts: int = 256
     stop_strings: int = 4

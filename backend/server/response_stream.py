@@ -4,6 +4,7 @@ from typing import TypedDict
 
 from msgspec import UNSET
 
+from backend.errors import BanyanError
 from backend.server.events import (
     Cache,
     CachedBy,
@@ -108,11 +109,11 @@ class ResponseStream:
         kind = Completed if finish == "stop" else Unfinished
         return [*events, kind(response=response, **self._address())]
 
-    def failed(self, code: str, message: str, text: str, usage: Usage) -> ServerEvent:
-        """The engine failed this response."""
+    def failed(self, error: BanyanError, text: str, usage: Usage) -> ServerEvent:
+        """The engine failed or refused this response."""
         output = [OutputMessage(self._item_id, "incomplete", [OutputText(text)])] if self._begun else []
-        error = ResponseError(code, message)
-        return Failed(response=self._response("failed", output=output, error=error, usage=usage), **self._address())
+        why = ResponseError(error.code, error.message, round(error.retry_after_s, 3) or UNSET)
+        return Failed(response=self._response("failed", output=output, error=why, usage=usage), **self._address())
 
     def _address(self) -> _Address:
         self._number += 1

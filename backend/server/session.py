@@ -23,7 +23,7 @@ from backend.server.asked import (
 )
 from backend.server.chat_model import ChatModel
 from backend.server.effects import Abandon, Close, Effect, Generate, Prepare, Send
-from backend.server.errors import body_of, decoding
+from backend.server.errors import body_of, decoding, failure
 from backend.server.events import (
     CLIENT_EVENTS,
     ClientEvent,
@@ -127,7 +127,7 @@ class Session:
         if isinstance(event, Started):
             return self._started(lane, lane.prompt, lane.reply, event)
         if event.finish == "error":
-            return self._fail(lane, lane.reply, event.code or "engine_error", event.message)
+            return self._fail(lane, lane.reply, failure(event))
         effects: list[Effect] = [Send(e) for e in lane.stream.delta(lane.reply.output(event, now))]
         if lane.reply.finish:
             effects += self._end(lane, lane.prompt, lane.reply)
@@ -140,7 +140,7 @@ class Session:
         lane = self._lanes.get(key)
         if lane is None or lane.reply is None:
             return []
-        return self._fail(lane, lane.reply, error.code, error.message)
+        return self._fail(lane, lane.reply, error)
 
     def closed(self) -> list[Effect]:
         """The socket is gone: nothing of it stays."""
@@ -268,9 +268,9 @@ class Session:
         effects += [Send(e) for e in lane.stream.delta(lane.reply.end("cancelled"))]
         return effects + self._end(lane, lane.prompt, lane.reply)
 
-    def _fail(self, lane: _Lane, reply: Reply, code: str, message: str) -> list[Effect]:
+    def _fail(self, lane: _Lane, reply: Reply, error: BanyanError) -> list[Effect]:
         del self._lanes[lane.key]
-        return [Send(lane.stream.failed(code, message, reply.text, reply.usage()))]
+        return [Send(lane.stream.failed(error, reply.text, reply.usage()))]
 
     def _count_malformed(self, error: RequestError) -> list[Effect]:
         if error.code != "invalid_json":

@@ -69,6 +69,14 @@ class ConversationEncoder:
         answer = {"role": "assistant", "content": text}
         return Conversation(prompt.ids + array("I", kept), (*prompt.messages, answer), prompt.system_tokens)
 
+    def system_prefix(self, text: str) -> "array[int]":
+        """The ids that every conversation on the system message ``text`` begins with: those before the first user's
+        words. Raises ``RequestError`` when the template refuses it."""
+        system = {"role": "system", "content": text}
+        one, other = (self._encode([system, {"role": "user", "content": word}]) for word in ("a", "7"))
+        same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+        return array("I", one[:same])
+
     def end_of_turn(self) -> int | None:
         """The control token that this template writes directly after an answer, if it writes one."""
         question = {"role": "user", "content": "x"}
@@ -117,9 +125,7 @@ class ConversationEncoder:
 
     def _measure_system(self, text: str) -> int:
         """Number of ids before the first user's words, for a system message ``text``."""
-        system = {"role": "system", "content": text}
-        one, other = (self._encode([system, {"role": "user", "content": word}]) for word in ("a", "7"))
-        return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+        return len(self.system_prefix(text))
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:
         breaker = self._breaker(messages)

@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
         "backend",
     },
     "backend.engine.client": {"backend.engine.messages", "backend.errors"},
-    "backend.engine.messages": {"scheduler.plan", "scheduler.load"},
+    "backend.engine.messages": {"scheduler.plan", "scheduler.load", "radix.pins", "radix.snapshot", "radix.stats"},
     "backend.engine.process_client": {
         "backend.engine.client",
         "backend.engine.messages",
@@ -63,6 +63,7 @@ ALLOWED: dict[str, set[str]] = {
         "backend.engine.process_client",
         "backend",
     },
+    "backend.cli.simulate": {"scheduler", "backend.errors", "backend.version"},
     "backend": set(),
 }
 NEVER: dict[str, set[str]] = {

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from backend import config
 from backend.config import SERVE_OPTIONS, default_data_dir, memory_size, resolve
 from backend.errors import StartError
+from scheduler.arms import ARMS
 
 OTHERS = {
     "model": ("org/name", "other/name"),
@@ -21,6 +22,11 @@ OTHERS = {
     "kv-memory": ("1MiB", "2MiB"),
     "page-size": ("8", "32"),
     "max-running": ("3", "4"),
+    "max-waiting": ("5", "6"),
+    "max-step-tokens": ("128", "256"),
+    "inter-token-ms": ("20", "30"),
+    "overlap": ("off", "on"),
+    "arm": ("paged", "static"),
     "threads": ("1", "2"),
 }
 
@@ -35,6 +41,8 @@ def test_defaults() -> None:
     options = resolve({}, {"XDG_DATA_HOME": "/data"})
     assert (options.model, options.host, options.port, options.dtype) == ("", "127.0.0.1", 8000, "auto")
     assert (options.kv_memory, options.page_size, options.max_running, options.threads) == (0, 16, 64, 0)
+    assert (options.max_waiting, options.max_step_tokens, options.inter_token_ms) == (1024, 512, 0)
+    assert (options.overlap, options.arm) == (True, "shared")
 
 
 @pytest.mark.parametrize("option", SERVE_OPTIONS, ids=lambda option: option.name)
@@ -66,6 +74,9 @@ def test_precedence(option: config.Option, tmp_path: Path) -> None:
         ("data-dir = 3", ["data-dir"]),
         ("port = ", ["banyan.toml", "TOML"]),
         ("host = '0.0.0.0'", ["loopback"]),
+        ("overlap = 1", ["banyan.toml: overlap", "on or off", "1"]),
+        ("arm = true", ["arm", "continuous"]),
+        ("max-step-tokens = 63", ["banyan.toml: max-step-tokens", "63 tokens", "64 requests", "max-running"]),
     ],
 )
 def test_file_errors(text: str, words: list[str], tmp_path: Path) -> None:
@@ -88,6 +99,11 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         *(("port", value) for value in ("-1", "65536", "http", "", "1e3", "٣", "9" * 40)),
         *(("page_size", value) for value in ("0", "257")),
         *(("max_running", value) for value in ("0", "1025")),
+        *(("max_waiting", value) for value in ("0", "1000001", "many")),
+        *(("max_step_tokens", value) for value in ("0", "1000001", "1.5")),
+        *(("inter_token_ms", value) for value in ("-1", "60001", "fast")),
+        *(("overlap", value) for value in ("yes", "true", "")),
+        ("arm", "vllm"),
         *(("kv_memory", value) for value in ("lots", "1", "-1GiB", "1XiB", "nan", "1e9", "9999999TiB", "")),
         *(("host", value) for value in ("example.org", "", "127.0.0.1:80", "256.1.1.1")),
         ("dtype", "int8"),
@@ -102,6 +118,23 @@ def test_wrong_values_name_option_and_value(field: str, value: str) -> None:
     assert caught.value.message.startswith(f"{name}: ")
     assert repr(value) in caught.value.message
     assert caught.value.code == "invalid_option"
+
+
+def test_arms_are_the_schedulers() -> None:
+    assert set(config.ARMS) == set(ARMS)
+
+
+def test_a_switch_in_the_file_may_be_a_boolean(tmp_path: Path) -> None:
+    assert resolve({}, {}, write(tmp_path, "overlap = false")).overlap is False
+    assert resolve({"overlap": "on"}, {}, tmp_path / "banyan.toml").overlap is True
+
+
+def test_a_step_holds_a_token_of_each_running_request() -> None:
+    assert resolve({"max_running": "1024"}, {}).max_step_tokens == 512  # nobody asked for so few: the engine takes more
+    assert resolve({"max_running": "8", "max_step_tokens": "8"}, {}).max_step_tokens == 8
+    with pytest.raises(StartError, match=r"^BANYAN_MAX_STEP_TOKENS: 7 tokens .* 8 requests") as caught:
+        resolve({"max_running": "8"}, {"BANYAN_MAX_STEP_TOKENS": "7"})
+    assert (caught.value.code, caught.value.param) == ("invalid_option", "max-step-tokens")
 
 
 def test_environment_errors_name_the_variable() -> None:

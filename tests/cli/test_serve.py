@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,32 @@ def test_answers(address: str) -> None:
     assert len(prompts["data"]) == 3
 
 
+def pages(address: str, name: str) -> float:
+    """A gauge of /metrics."""
+    shown = get(address, "/metrics")[1].decode()
+    (value,) = re.findall(rf"^banyan:{re.escape(name)} ([\d.]+)$", shown, re.MULTILINE)
+    return float(value)
+
+
+def test_the_first_request_on_a_registered_prompt_shares_it(address: str) -> None:
+    """No other test uses this prompt, so the server itself has computed what is found. The pages of this server do not
+    allow it to be pinned; it is shared all the same."""
+    give_up = time.monotonic() + 30
+    while pages(address, 'kv_pages{state="evictable"}') < 3 * 36:
+        assert time.monotonic() < give_up, "the registered prompts have not been computed"
+        time.sleep(0.05)
+    prompt = json.loads(get(address, "/v1/prompts")[1])["data"][-1]["text"]
+    messages = [{"role": "system", "content": prompt}, {"role": "user", "content": "Hello"}]
+    body = json.dumps({"model": checkpoint.BUNDLED_ID, "messages": messages, "max_tokens": 2}).encode()
+    asked = urllib.request.Request(
+        f"http://{address}/v1/chat/completions", body, headers={"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        usage = json.loads(answer.read())["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] > 0.9 * usage["prompt_tokens"]
+    assert 2 * 36 < pages(address, 'kv_pages_pinned{kind="soft"}') < 3 * 36
+
+
 def test_chat_talks_to_it(address: str) -> None:
     prompt = json.loads(get(address, "/v1/prompts")[1])["data"][0]["id"]
     command = [
@@ -148,6 +175,18 @@ def test_port_taken(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().err
     assert f"port {port} on 127.0.0.1 is taken" in shown
     assert "--port" in shown
+
+
+def test_prompts_beyond_the_budget_of_pins_are_named() -> None:
+    """Of about 250 pages a fifth may be pinned: one prompt of 38 and no second one."""
+    with started("--kv-memory", "32MiB") as server:
+        server.wait_ready()
+        assert server.process.stderr is not None
+        lines = [server.process.stderr.readline() for _ in range(2)]
+        for line in lines:
+            assert re.search(r"^banyan: the system prompt '\w+' may be evicted: .* needs \d+ more pages; \d+ of", line)
+        assert server.end(signal.SIGINT) == 0
+        assert "system prompt" not in server.said.partition("requests at once")[2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -218,6 +257,21 @@ def test_engine_options_carry_the_settings() -> None:
     given = {"kv_memory": "2MiB", "page_size": "8", "max_running": "3", "threads": "2", "dtype": "float16"}
     options = serve.engine_options(config.resolve(given, {}), Path("/m"))
     assert options == EngineOptions("/m", "float16", kv_memory=2**21, page_size=8, max_running=3, threads=2)
+    given = {"max_waiting": "4", "max_step_tokens": "90", "inter_token_ms": "7", "overlap": "off", "arm": "paged"}
+    options = serve.engine_options(config.resolve(given, {}), Path("/m"))
+    assert options == EngineOptions(
+        "/m", max_waiting=4, max_step_tokens=90, inter_token_ms=7.0, overlap=False, arm="paged"
+    )
+
+
+def test_defaults_are_the_engines() -> None:
+    assert serve.engine_options(config.resolve({}, {}), Path("/m")) == EngineOptions("/m")
+
+
+def test_the_engines_queue_is_full_before_the_servers() -> None:
+    for waiting in (1, 1024, 50_000):
+        options = config.resolve({"max_waiting": str(waiting)}, {})
+        assert serve.server_limits(options).open_requests > options.max_waiting + options.max_running
 
 
 def test_ready_line_names_address_model_and_cache() -> None:

@@ -7,6 +7,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from backend.engine.messages import Output
 from tests.server.conftest import ANSWER, House
 
 
@@ -98,6 +99,34 @@ async def test_errors_have_their_types(client: AsyncOpenAI, house: House) -> Non
         async for number, _ in _count(stream):
             if number == 3:
                 house.engine.die()
+
+
+async def test_a_quota_is_not_asked_again_and_a_busy_server_is(client: AsyncOpenAI, house: House) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    patient = client.with_options(max_retries=2)
+    house.engine.refusal = Output(0, [], "error", "quota_exceeded", "tenant 'local' may have 8 KV pages")
+    with pytest.raises(openai.RateLimitError) as quota:
+        await patient.chat.completions.create(model="small", messages=messages)  # type: ignore[arg-type]
+    assert (quota.value.code, quota.value.type) == ("insufficient_quota", "insufficient_quota")
+    assert len(house.engine.submitted) == 1
+    house.engine.refusal = Output(0, [], "error", "server_overloaded", "1 request is waiting already", 0.4)
+    asked = asyncio.create_task(patient.chat.completions.create(model="small", messages=messages))  # type: ignore[arg-type]
+    while len(house.engine.submitted) < 2:
+        await asyncio.sleep(0.005)
+    house.engine.refusal = None
+    assert (await asked).choices[0].message.content == ANSWER
+    assert len(house.engine.submitted) == 3
+
+
+async def test_a_refusal_over_a_websocket(client: AsyncOpenAI, house: House) -> None:
+    house.engine.refusal = Output(0, [], "error", "server_overloaded", "3 requests are waiting already", 4.0)
+    async with client.responses.connect() as connection:
+        await connection.response.create(model="small", input="Hi")
+        async for event in connection:
+            if event.type == "response.failed":
+                break
+        assert event.response.error is not None and event.response.error.code == "server_overloaded"
+        assert event.response.error.x_retry_after_s == 4.0  # type: ignore[attr-defined]
 
 
 async def test_leaving_a_stream_ends_it(client: AsyncOpenAI, house: House) -> None:

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from backend.engine.loop import EngineLoop
-from backend.engine.messages import Inspect, Load, Report, Submit
+from backend.engine.messages import Inspect, Load, PromptPublished, PublishPrompt, Report, Submit
+from backend.engine.overlap import Overlapped
 from backend.engine.runner import Runner
 from backend.weights.load import load_checkpoint
-from radix.cache import PrefixCache
-from scheduler.loop import StepLoop
+from scheduler.arms import ARMS
+from scheduler.loop import Inline, StepLoop
 from scheduler.plan import Sampling
 from scheduler.scheduler import Scheduler
 from scheduler.settings import Settings
@@ -48,16 +49,30 @@ class House:
         out = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=OUTPUTS, do_sample=False)
         return out[0, len(prompt) :].tolist()
 
-    def engine(self, pages: int = 400, max_running: int = 16, max_step_tokens: int = 512) -> "Engine":
-        return Engine(self.model, pages, max_running, max_step_tokens)
+    def engine(self, pages: int = 400, max_running: int = 16, max_step_tokens: int = 512, **more: object) -> "Engine":
+        return Engine(self.model, pages, max_running, max_step_tokens, **more)
 
 
 class Engine:
-    def __init__(self, model: torch.nn.Module, pages: int, max_running: int, max_step_tokens: int) -> None:
-        settings = Settings(PAGE, pages, max_running, max_step_tokens, max_context=512)
-        scheduler = Scheduler(settings, PrefixCache(pages, PAGE, secret=b"test"))
+    """``depth`` 2: with a thread that runs the steps, and the next one planned meanwhile."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        pages: int,
+        max_running: int,
+        max_step_tokens: int,
+        arm: str = "shared",
+        depth: int = 2,
+        inter_token_s: float = 0.0,
+    ) -> None:
+        settings = Settings(
+            PAGE, pages, max_running, max_step_tokens, max_context=512, arm=arm, inter_token_s=inter_token_s
+        )
+        scheduler = Scheduler(settings, ARMS[arm].cache(pages, PAGE, secret=b"test"))
         runner = Runner(model, pages, PAGE, max_running)
-        self.loop = EngineLoop(scheduler, StepLoop(scheduler, runner, time.monotonic), time.monotonic)
+        executor = Overlapped(runner, time.monotonic) if depth == 2 else Inline(runner, time.monotonic)
+        self.loop = EngineLoop(scheduler, StepLoop(scheduler, executor, time.monotonic, depth), time.monotonic)
         self.ids = iter(range(1, 1 << 20))
 
     def run(self, prompts: list[list[int]], namespaces: list[str] | None = None) -> list[list[int]]:
@@ -141,6 +156,31 @@ def test_preempted_requests_resume(house: House) -> None:
     load = engine.load()
     assert load.preemptions > 0
     assert load.evicted_pages > 0
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("arm", sorted(ARMS))
+def test_in_every_arm(house: House, arm: str, depth: int) -> None:
+    engine = house.engine(arm=arm, depth=depth, pages=60, max_running=6, max_step_tokens=40)
+    assert engine.run(house.prompts) == house.expected
+    assert (engine.load().cached_tokens > 0) == (arm == "shared")
+
+
+def test_with_an_aim_for_the_time_between_tokens(house: House) -> None:
+    """Chunks are as long as the measured times of steps say, other ones in every run."""
+    engine = house.engine(inter_token_s=0.004, max_running=5)
+    assert engine.run(house.prompts) == house.expected
+    assert engine.run(house.prompts) == house.expected
+    engine.load()
+
+
+def test_a_published_prompt_is_everybodys(house: House) -> None:
+    engine = house.engine()
+    system = array("I", house.prompts[0][:SYSTEM]).tobytes()
+    answer = engine.loop.handle(PublishPrompt("system", system))
+    assert answer == PromptPublished("system")
+    assert engine.run(house.prompts[:2]) == house.expected[:2]
+    assert engine.load().cached_tokens >= 2 * (SYSTEM // PAGE) * PAGE, "also the first finds it"
 
 
 def test_next_turn_continues_from_the_cache(house: House) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from backend.engine.loop import EngineLoop
 from backend.engine.messages import Cancel, Inspect, Output, Report, Shutdown, StepOutput, Submit
-from scheduler.loop import StepLoop
+from scheduler.loop import Inline, StepLoop
 from scheduler.plan import Sampling
 from scheduler.scheduler import Scheduler
 from scheduler.settings import Settings
@@ -29,7 +29,9 @@ class Engine:
         self.runner = EchoRunner()
         self.clock = Clock()
         scheduler = Scheduler(Settings(**sizes))
-        self.loop = EngineLoop(scheduler, StepLoop(scheduler, self.runner, self.clock), self.clock)
+        self.loop = EngineLoop(
+            scheduler, StepLoop(scheduler, Inline(self.runner, self.clock), self.clock, depth=1), self.clock
+        )
 
     def submit(self, request: int, prompt: list[int], max_tokens: int = 4, **fields: object) -> StepOutput | None:
         ids = array("I", prompt).tobytes()

@@ -4,10 +4,9 @@ import pytest
 
 from radix.cache import PrefixCache
 from radix.errors import CacheError, InvariantError, LeaseError
-from radix.hashing import Key, digest_blocks, namespace_seed
+from radix.hashing import Key, derive_key, derive_seed, digest_blocks
 from radix.lease import Lease
 from radix.pool import PagePool
-from radix.tree import Node
 from tests.radix.strategies import pack
 
 
@@ -77,7 +76,7 @@ def test_a_partial_page_goes_to_the_one_who_continues_and_to_nobody_else() -> No
     cache.extend(second, 1)
     cache.publish(second, 8)
     cache.check()
-    assert second.duplicates == second.pages[1:]
+    assert second.duplicates == list(second.pages[1:])
 
 
 def test_a_tail_is_not_taken_by_another_text() -> None:
@@ -130,7 +129,7 @@ def test_a_duplicate_is_kept_until_release() -> None:
     cache.publish(first, 2)
     table = list(second.pages)
     cache.publish(second, 2)
-    assert second.pages == table and second.duplicates == table[:1]
+    assert list(second.pages) == table and second.duplicates == table[:1]
     cache.check()
     cache.release(second)
     cache.check()
@@ -159,24 +158,12 @@ def test_eviction_takes_the_least_recently_used_leaf() -> None:
     assert (cached(cache, [1, 1]), cached(cache, [2, 2])) == (2, 0)
 
 
-def test_another_policy_takes_another_leaf() -> None:
-    class MostRecentlyUsed:
-        def rank(self, node: Node) -> float:
-            return -node.last_use
-
-    cache = PrefixCache(4, 2, policy=MostRecentlyUsed())
-    put(cache, [1, 1])
-    put(cache, [2, 2])
-    assert cache.extend(cache.acquire(cache.key(pack([3, 3]))), 3)
-    assert (cached(cache, [1, 1]), cached(cache, [2, 2])) == (2, 0)
-
-
 def test_what_is_held_is_not_evicted() -> None:
     cache = PrefixCache(4, 2)
     held = fill(cache, [1, 2, 3, 4])
     lease = cache.acquire(cache.key(pack([7, 7, 7, 7, 7, 7])))
     assert not cache.extend(lease, 3)
-    assert lease.pages == []
+    assert not lease.pages
     assert cache.extend(lease, 2)
     cache.release(held)
     assert cache.extend(lease, 2)
@@ -186,7 +173,7 @@ def test_what_is_held_is_not_evicted() -> None:
 def test_wrong_use_is_named() -> None:
     cache = PrefixCache(4, 2)
     lease = fill(cache, [1, 2, 3])
-    with pytest.raises(LeaseError, match="4 computed tokens"):
+    with pytest.raises(LeaseError, match="4 tokens: before"):
         cache.publish(lease, 4)
     with pytest.raises(LeaseError, match="before there were 3"):
         cache.publish(lease, 2)
@@ -213,18 +200,38 @@ def test_pool_names_a_page_that_is_freed_twice() -> None:
 
 
 def test_digests_are_chained_seeded_and_keyed() -> None:
+    def key(tokens: list[int], seed: int, private_key: bytes = b"", public_blocks: int = 0) -> Key:
+        made = Key(pack(tokens), "", "", private_key, seed, public_blocks)
+        digest_blocks(made, 2)
+        return made
+
     def digests(tokens: list[int], seed: int) -> list[int]:
-        key = Key(pack(tokens), "", seed)
-        digest_blocks(key, 2)
-        return list(key.digests)
+        return list(key(tokens, seed).digests)
 
     assert digests([1, 2, 3, 4, 5], 1)[0] == digests([1, 2, 9, 9], 1)[0]
     assert digests([1, 2, 3, 4], 1)[1] != digests([9, 9, 3, 4], 1)[1]
     assert digests([1, 2], 1) != digests([1, 2], 2)
     assert len(digests([1, 2, 3], 1)) == 1
-    assert namespace_seed("a", b"x") != namespace_seed("a", b"y") != namespace_seed("b", b"y")
-    grown = Key(pack([1, 2, 3]), "", 1)
-    digest_blocks(grown, 2)
+    grown = key([1, 2, 3], 1)
     grown.tokens += pack([4, 5, 6])
     digest_blocks(grown, 2)
     assert list(grown.digests) == digests([1, 2, 3, 4, 5, 6], 1)
+
+    ours, theirs = (list(key([1, 2, 3, 4], 1, name, 1).digests) for name in (b"ours", b"theirs"))
+    assert ours[0] == theirs[0] == digests([1, 2], 1)[0], "public blocks are everybody's"
+    assert len({ours[1], theirs[1], digests([1, 2, 3, 4], 1)[1]}) == 3, "what follows is each tenant's own"
+    late = key([1, 2], 1, b"ours", 1)
+    late.tokens += pack([3, 4])
+    digest_blocks(late, 2)
+    assert list(late.digests) == ours
+
+
+def test_names_are_framed_and_keyed() -> None:
+    keys = [
+        derive_key(b"x", "a", "b"),
+        derive_key(b"x", "ab", ""),
+        derive_key(b"x", "", "ab"),
+        derive_key(b"y", "a", "b"),
+    ]
+    assert len(set(keys)) == 4
+    assert len({derive_seed(key) for key in keys} | {derive_seed(keys[0], digest) for digest in (1, 2)}) == 6

@@ -4,9 +4,11 @@ import pytest
 
 from radix.cache import PrefixCache
 from radix.errors import InvariantError
+from scheduler.errors import SchedulerError
+from scheduler.loop import Inline
 from scheduler.plan import StepResult
 from scheduler.request import NewRequest, RequestRejected
-from scheduler.scheduler import Scheduler, SchedulerError
+from scheduler.scheduler import Scheduler
 from scheduler.settings import Settings
 from tests.scheduler.house import House
 from tests.scheduler.oracle import pack
@@ -65,7 +67,7 @@ def test_the_next_turn_computes_only_what_is_new() -> None:
     h = house()
     first = submit(h, list(range(10)), 9)
     h.drain()
-    history = h.runner.texts[first.request]
+    history = h.text(first.request)
     assert len(history) == 19
     submit(h, [*history, 7, 7], 3)
     outcome = h.step()
@@ -155,7 +157,7 @@ def test_a_runner_that_raises_ends_the_requests_of_the_step_and_no_others() -> N
     assert (entry.request, entry.finish, entry.message) == (
         first.request,
         "error",
-        "RuntimeError: the device is on fire",
+        "OnFire: the device is on fire",
     )
     h.drain()
     assert h.finished[second.request] == "length"
@@ -175,7 +177,7 @@ def test_a_wrong_answer_of_the_runner_is_named(result: StepResult, message: str)
     h = house()
     new = submit(h, [1, 2])
     h.excused.add(new.request)
-    h.loop.runner = type("Wrong", (), {"run": lambda self, plan: result})()
+    h.loop.executor = Inline(type("Wrong", (), {"run": lambda self, plan: result})(), lambda: 0.0)
     (entry,) = h.step().progress
     assert entry.finish == "error" and message in entry.message
     h.check_empty()
@@ -234,11 +236,14 @@ def test_plan_and_commit_take_turns() -> None:
     assert h.scheduler.plan(0.0) is None
     submit(h, [1, 2])
     plan = h.scheduler.plan(0.0)
+    ahead = h.scheduler.plan(0.0)
+    assert [chunk.chain for chunk in ahead.chunks] == [True]
     with pytest.raises(SchedulerError, match="has not been committed"):
         h.scheduler.plan(0.0)
     with pytest.raises(SchedulerError, match="step 7"):
         h.scheduler.commit(StepResult(7, [[1]]), 0.0)
-    h.take(h.scheduler.commit(h.runner.run(plan), 0.0))
+    for launched in (plan, ahead):
+        h.take(h.scheduler.commit(h.runner.run(launched), 0.0))
     h.drain()
 
 
@@ -287,14 +292,14 @@ def test_a_cache_of_another_size_is_refused() -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda s: s.running.append(s.running[0]), "twice"),
+        (lambda s: s.running._requests.append(s.running.oldest), "twice"),
         (lambda s: s.requests.pop(1), "neither waiting nor running|ended"),
-        (lambda s: setattr(s.running[0], "output", 3), "output tokens"),
-        (lambda s: setattr(s.running[0], "slot", 5), "rows"),
-        (lambda s: setattr(s.running[0], "lease", None), "no lease"),
-        (lambda s: s.running.reverse(), "order of arrival"),
-        (lambda s: setattr(s.running[0], "computed", 0), "computed 0"),
-        (lambda s: setattr(s.running[0], "planned", 4), "planned and in flight|planned"),
+        (lambda s: setattr(s.running.oldest, "output", 3), "output tokens"),
+        (lambda s: setattr(s.running.oldest, "slot", 5), "rows"),
+        (lambda s: setattr(s.running.oldest, "lease", None), "no lease"),
+        (lambda s: s.running._requests.reverse(), "order of arrival"),
+        (lambda s: setattr(s.running.oldest, "computed", 0), "computed 0"),
+        (lambda s: setattr(s.running.oldest, "planned", 4), "planned and in flight|planned"),
         (lambda s: setattr(next(iter(s.waiting)), "computed", 1), "has computed tokens"),
     ],
 )
@@ -306,23 +311,3 @@ def test_check_names_damage(damage: object, message: str) -> None:
     damage(h.scheduler)
     with pytest.raises(InvariantError, match=message):
         h.scheduler.check()
-
-
-def test_who_lets_duplicates_go_starts_again_in_the_same_step() -> None:
-    """Alone, all of a step's tokens granted, no page to be had: the step goes on with the tree's copies."""
-    h = house(pages=5, max_running=1, max_step_tokens=8)
-    new = submit(h, list(range(16)), 1)
-    plan = h.scheduler.plan(h.now)
-    result = h.runner.run(plan)
-    other = h.cache.acquire(h.cache.key(new.prompt))  # somebody publishes the same two pages before the commit
-    assert h.cache.extend(other, 2)
-    for ours, theirs in zip(plan.chunks[0].new_pages, other.pages, strict=True):
-        for offset in range(4):
-            h.runner.cells[theirs, offset] = h.runner.cells[ours, offset]
-    h.cache.publish(other, 8)
-    h.take(h.scheduler.commit(result, h.now))
-    h.cache.release(other)
-    outcome = h.step()
-    assert outcome is not None and outcome.opened[0].resumed
-    assert h.runner.computed == 16
-    h.drain()

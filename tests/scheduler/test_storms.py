@@ -7,8 +7,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from radix.accounts import Quota
+from radix.errors import CacheError, PinError
 from radix.hashing import xxh3
-from scheduler.plan import StepPlan
+from scheduler.arms import ARMS
 from scheduler.settings import Settings
 from tests.scheduler.house import House
 from tests.scheduler.oracle import pack
@@ -31,17 +33,30 @@ def settings(draw: st.DrawFn) -> Settings:
         max_step_tokens=max_running + draw(st.integers(0, 20)),
         max_context=60,
         max_waiting=12,
+        max_waiting_per_tenant=draw(st.sampled_from([0, 5])),
+        inter_token_s=draw(st.sampled_from([0.0, 0.01])),
+        ageing_s=draw(st.sampled_from([0.0, 0.02, 10.0])),
+        quantum_tokens=draw(st.integers(1, 30)),
+        arm=draw(st.sampled_from(["shared", "shared", "shared", *ARMS])),
     )
 
 
-class Storm(RuleBasedStateMachine):
-    """Every action at every point, between ``plan`` and ``commit`` as well."""
+TENANTS = st.sampled_from(["", "b", "c"])
 
-    @initialize(settings=settings(), block_hash=st.sampled_from(sorted(BLOCK_HASHES)), vocab=st.integers(1, 3))
-    def build(self, settings: Settings, block_hash: str, vocab: int) -> None:
-        self.house = House(settings, vocab, BLOCK_HASHES[block_hash])
-        self.plan: StepPlan | None = None
-        self.said: list[bytes] = []
+
+class Storm(RuleBasedStateMachine):
+    """Every action at every point, between ``plan`` and ``commit`` as well, with up to two steps in flight."""
+
+    @initialize(
+        settings=settings(),
+        block_hash=st.sampled_from(sorted(BLOCK_HASHES)),
+        vocab=st.integers(1, 3),
+        depth=st.integers(1, 2),
+        pin_pages=st.integers(0, 6),
+    )
+    def build(self, settings: Settings, block_hash: str, vocab: int, depth: int, pin_pages: int) -> None:
+        self.house = House(settings, vocab, BLOCK_HASHES[block_hash], depth, pin_pages)
+        self.published: dict[str, bytes] = {}
 
     @rule(
         system=st.integers(0, 2),
@@ -49,25 +64,70 @@ class Storm(RuleBasedStateMachine):
         question=st.lists(st.integers(0, 1), max_size=6),
         max_tokens=st.integers(1, 14),
         stop=st.sampled_from([frozenset(), frozenset({2})]),
-        namespace=st.sampled_from(["", "other"]),
+        tenant=TENANTS,
+        queue_seconds=st.sampled_from([0.0, 0.0, 0.03]),
+        seconds=st.sampled_from([0.0, 0.0, 0.05]),
     )
     def ask(
-        self, system: int, length: int, question: list[int], max_tokens: int, stop: frozenset[int], namespace: str
+        self,
+        system: int,
+        length: int,
+        question: list[int],
+        max_tokens: int,
+        stop: frozenset[int],
+        tenant: str,
+        queue_seconds: float,
+        seconds: float,
     ) -> None:
-        prompt = pack([(system + 1) * (at + 1) % 3 for at in range(length)] + question)
-        self._submit(prompt, max_tokens, stop, namespace)
+        prompt = pack(self._system(system, length) + question)
+        self._submit(prompt, max_tokens, stop, tenant, queue_seconds=queue_seconds, seconds=seconds)
 
     @precondition(lambda self: self.house.output)
-    @rule(data=st.data(), more=st.lists(st.integers(0, 1), max_size=3), max_tokens=st.integers(1, 8))
-    def go_on(self, data: st.DataObject, more: list[int], max_tokens: int) -> None:
-        """The next turn of a conversation, or the same once more."""
+    @rule(data=st.data(), more=st.lists(st.integers(0, 1), max_size=3), max_tokens=st.integers(1, 8), tenant=TENANTS)
+    def go_on(self, data: st.DataObject, more: list[int], max_tokens: int, tenant: str) -> None:
+        """The next turn of a conversation, or the same once more, or another tenant that knows it."""
         request = data.draw(st.sampled_from(sorted(self.house.output)))
-        self._submit(pack(self.house.runner.texts[request] + more), max_tokens, frozenset(), "")
+        self._submit(pack(self.house.text(request) + more), max_tokens, frozenset(), tenant)
+
+    @rule(tenant=TENANTS, weight=st.sampled_from([0.5, 1.0, 4.0]), limit=st.sampled_from([0, 0, 6, 12, 20]))
+    def set_tenant(self, tenant: str, weight: float, limit: int) -> None:
+        """A quota below what an open request needs is the operator's mistake, and would stop it for ever."""
+        page_size = self.house.settings.page_size
+        needs = [r.limit for r in self.house.scheduler.requests.values() if r.tenant.name == tenant]
+        if limit == 0 or limit * page_size >= max(needs, default=0):
+            self.house.scheduler.set_tenant(tenant, weight, Quota(limit))
+
+    @rule(system=st.integers(0, 2), length=st.integers(1, 14), pin=st.sampled_from(["", "soft", "hard"]))
+    def publish(self, system: int, length: int, pin: str) -> None:
+        name, prompt = f"{system} {length} {pin}", pack(self._system(system, length))
+        if name in self.published:
+            return
+        try:
+            self.house.scheduler.publish_prompt(name, prompt, self.house.now, pin)
+            self.published[name] = prompt
+        except PinError:
+            pass
+        except CacheError:
+            page_size, pages = self.house.settings.page_size, self.house.settings.pages
+            assert length < page_size or length > page_size * (pages - self.house.cache.stats().pinned_hard)
+
+    @precondition(lambda self: self.published)
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.published)))
+        self.house.scheduler.withdraw_prompt(name, self.published.pop(name))
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        request = data.draw(st.sampled_from([*sorted(self.house.open), -1]))
+        request = data.draw(st.sampled_from([*sorted(self.house.open), 1 << 40]))
         self.house.cancel(request)
+
+    @rule()
+    def expire(self) -> None:
+        before = set(self.house.open)
+        ended = self.house.scheduler.expire(self.house.now)
+        assert {entry.request for entry in ended} <= before
+        self.house.take(ended)
 
     @precondition(lambda self: self.house.open)
     @rule(data=st.data())
@@ -77,35 +137,31 @@ class Storm(RuleBasedStateMachine):
         self.house.runner.fail.add(request)
         self.house.excused.add(request)
 
-    @precondition(lambda self: self.plan is None)
     @rule()
-    def plan_step(self) -> None:
-        self.plan = self.house.scheduler.plan(self.house.now)
+    def launch(self) -> None:
+        self.house.launch()
 
-    @precondition(lambda self: self.plan is not None)
+    @precondition(lambda self: self.house.loop.in_flight)
     @rule()
-    def commit_step(self) -> None:
-        plan, self.plan = self.plan, None
-        self.house.take(self.house.scheduler.commit(self.house.runner.run(plan), self.house.now))
+    def collect(self) -> None:
+        self.house.collect()
 
-    @precondition(lambda self: self.plan is None)
     @rule(count=st.integers(1, 8))
     def steps(self, count: int) -> None:
         for _ in range(count):
             self.house.step()
 
-    @precondition(lambda self: self.plan is None)
+    @precondition(lambda self: self.house.loop.in_flight)
     @rule()
     def explode(self) -> None:
         """The runner raises in the middle of a step."""
         self.house.runner.explode = True
         before = set(self.house.open)
         self.house.excused |= before
-        outcome = self.house.step()
-        self.house.runner.explode = False
+        outcome = self.house.collect()
+        assert not self.house.runner.explode
         self.house.excused -= (before & set(self.house.open)) - self.house.runner.fail
-        if outcome is not None:
-            assert {entry.finish for entry in outcome.progress} <= {"error"}
+        assert {entry.finish for entry in outcome.progress} <= {"error"}
 
     @invariant()
     def whole(self) -> None:
@@ -114,17 +170,26 @@ class Storm(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "house"):
             return
-        if self.plan is not None:
-            self.commit_step()
         self.house.drain()
+        for tenant in ("", "b", "c"):
+            self.house.scheduler.set_tenant(tenant)
+        for name, prompt in self.published.items():
+            self.house.scheduler.withdraw_prompt(name, prompt)
+        self.house.check_empty()
 
-    def _submit(self, prompt: bytes, max_tokens: int, stop: frozenset[int], namespace: str) -> None:
+    def _system(self, system: int, length: int) -> list[int]:
+        return [(system + 1) * (at + 1) % 3 for at in range(length)]
+
+    def _submit(self, prompt: bytes, max_tokens: int, stop: frozenset[int], tenant: str, **more: float) -> None:
         house = self.house
         tokens = len(prompt) // 4
         needed = -(-(tokens + max_tokens - 1) // house.settings.page_size)
-        code = house.submit(house.new(prompt, max_tokens, stop, namespace))
-        if tokens + max_tokens > house.settings.max_context or needed > house.settings.pages:
+        code = house.submit(house.new(prompt, max_tokens, stop, tenant, **more))
+        pages = house.settings.pages - house.cache.stats().pinned_hard
+        if tokens + max_tokens > house.settings.max_context or needed > pages:
             assert code == "context_length_exceeded"
+        elif needed > house.cache.quota(tenant):
+            assert code == "quota_exceeded"
         else:
             assert code in ("", "server_overloaded")
 
@@ -147,15 +212,16 @@ def test_a_long_storm_changes_no_answer(seed: int) -> None:
             max_waiting=100,
         ),
         vocab=chance.choice([2, 50]),
+        depth=1 + seed % 2,
     )
     systems = [[chance.randrange(50) for _ in range(chance.randrange(5, 60))] for _ in range(3)]
     left = 60
-    while left or house.scheduler.has_work:
+    while left or house.scheduler.has_work or house.loop.in_flight:
         if left and chance.random() < 0.4:
             left -= 1
-            finished = [request for request in house.finished if len(house.runner.texts[request]) < 80]
+            finished = [request for request in house.finished if len(house.text(request)) < 80]
             if finished and chance.random() < 0.3:
-                prompt = house.runner.texts[chance.choice(finished)]
+                prompt = house.text(chance.choice(finished))
             else:
                 prompt = chance.choice(systems)
             prompt = prompt + [chance.randrange(50) for _ in range(chance.randrange(0, 12))]

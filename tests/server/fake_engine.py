@@ -1,7 +1,7 @@
 """An engine in memory: answers with the tokens a script says, at a settable pace. Knows no model.
 
-Implements ``EngineClient``. Remembers what it was asked, what was cancelled, and which requests are open; can die.
-Its prefix cache is honest in a small way: a prompt finds as many whole pages as an earlier one began with.
+Implements ``EngineClient``. Remembers what it was asked, what was cancelled, and which requests are open; can refuse,
+and can die. Its prefix cache is honest in a small way: a prompt finds as many whole pages as an earlier one began with.
 """
 
 import asyncio
@@ -9,7 +9,10 @@ import itertools
 from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from backend.engine.messages import EngineInfo, Load, Output, Report, Started, Submit
+import msgspec
+
+from backend.engine.client import tenant_settings
+from backend.engine.messages import EngineInfo, Load, Output, Report, SetTenant, Snapshot, Started, Submit
 from backend.errors import EngineError
 
 PAGE = 16
@@ -48,6 +51,10 @@ class FakeGeneration:
 
     async def _run(self) -> None:
         submit, engine = self._submit, self._engine
+        if engine.refusal is not None:
+            engine.open.pop(submit.request, None)
+            self._events.put_nowait(msgspec.structs.replace(engine.refusal, request=submit.request))
+            return
         prompt = array("I", submit.prompt)
         await asyncio.sleep(engine.prefill_seconds)
         self._events.put_nowait(Started(submit.request, engine.find(prompt), 0.0))
@@ -64,7 +71,11 @@ class FakeGeneration:
 
 
 class FakeEngine:
-    """``answer``: prompt ids to the ids of an endless or stop-terminated answer."""
+    """``answer``: prompt ids to the ids of an endless or stop-terminated answer.
+
+    ``refusal``: what every request gets instead. ``pin_pages``: budget of pins. ``public``: published prompts by name,
+    with their pins.
+    """
 
     def __init__(
         self,
@@ -79,7 +90,11 @@ class FakeEngine:
         self.seconds_per_token = seconds_per_token
         self.prefill_seconds = prefill_seconds
         self.info = EngineInfo("fake", 0, vocab_size, max_context, PAGE, 1024, 16, "float32", "cpu", 0, 0)
-        self.load = Load(*[0] * len(Load.__struct_fields__))
+        self.load = Load()
+        self.refusal: Output | None = None
+        self.pin_pages = 1024
+        self.public: dict[str, tuple[bytes, str]] = {}
+        self.tenants: dict[str, SetTenant] = {}
         self.submitted: list[Submit] = []
         self.cancelled: list[int] = []
         self.open: dict[int, FakeGeneration] = {}
@@ -105,6 +120,26 @@ class FakeEngine:
 
     async def inspect(self, check: bool = False) -> Report:
         return Report(self.load)
+
+    async def publish_prompt(self, name: str, prompt: bytes, pin: str = "soft") -> None:
+        if not self._alive:
+            raise EngineError("the engine is gone")
+        pages = len(prompt) // 4 // PAGE
+        pinned = sum(len(other) // 4 // PAGE for other, kind in self.public.values() if kind)
+        if not pages or (pin and pinned + pages > self.pin_pages):
+            words = f"{name} needs {pages} pages; {pinned} of the budget of {self.pin_pages} are in use"
+            raise EngineError(words, code="prompt_not_published", status=409)
+        self.public[name] = (prompt, pin)
+        self._prompts.append(array("I", prompt))
+
+    def withdraw_prompt(self, name: str, prompt: bytes) -> None:
+        self.public.pop(name, None)
+
+    def set_tenant(self, tenant: str, weight: float = 1.0, page_limit: int = 0, page_watermark: int = 0) -> None:
+        self.tenants[tenant] = tenant_settings(tenant, weight, page_limit, page_watermark)
+
+    async def look(self, tenant: str, everything: bool = False, limit: int = 200) -> Snapshot:
+        return Snapshot([], 0, 0)
 
     async def close(self) -> None:
         self.die()

@@ -11,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from backend.engine.messages import Load, Output, TokenCounts
 from backend.server.app import create_app
 from backend.server.sampling import Asked
 from tests.server.conftest import ANSWER, House
@@ -223,13 +224,104 @@ async def test_metrics(client: httpx.AsyncClient) -> None:
     text = (await client.get("/metrics")).text
     assert "banyan:time_to_first_token_seconds_count 1.0" in text
     assert 'banyan:request_success_total{finished_reason="stop"} 1.0' in text
-    for name in (
-        "num_requests_waiting",
-        'kv_pages{state="cached"}',
-        "num_preemptions_total",
-        "prefix_cache_hits_total",
-    ):
+    for name in ("num_requests_waiting", "num_preemptions_total", "prefix_cache_hits_total"):
         assert f"banyan:{name}" in text
+
+
+async def test_metrics_of_the_cache(client: httpx.AsyncClient, house: House) -> None:
+    house.engine.load = Load(
+        prompt_tokens=700,
+        cached_tokens=600,
+        pages_free=900,
+        pages_cached=100,
+        pages_private=24,
+        pages_evictable=60,
+        pages_pending=10,
+        pages_pinned=50,
+        pages_pinned_hard=20,
+        evicted_pages=9,
+        evicted_for_quota=4,
+        refused_for_quota=3,
+        hits=TokenCounts(500, 70, 30),
+        misses=TokenCounts(60, 5, 35),
+    )
+    lines = (await client.get("/metrics")).text.splitlines()
+    shown = dict(line.removeprefix("banyan:").rsplit(" ", 1) for line in lines if line.startswith("banyan:"))
+    states = {"free": 900, "private": 24, "held": 30, "pending": 10, "evictable": 60}
+    assert {state: float(shown[f'kv_pages{{state="{state}"}}']) for state in states} == states
+    assert sum(states.values()) == house.engine.info.pages
+    assert float(shown["kv_cache_usage_perc"]) == (24 + 30 + 10) / 1024
+    assert (shown['kv_pages_pinned{kind="soft"}'], shown['kv_pages_pinned{kind="hard"}']) == ("30.0", "20.0")
+    for name, value in (
+        ("prefix_cache_queries_total", 700),
+        ("prefix_cache_hits_total", 600),
+        ('prefix_cache_hit_tokens_total{class="system"}', 500),
+        ('prefix_cache_hit_tokens_total{class="history"}', 70),
+        ('prefix_cache_hit_tokens_total{class="shared"}', 30),
+        ('prefix_cache_miss_tokens_total{class="system"}', 60),
+        ('prefix_cache_miss_tokens_total{class="history"}', 5),
+        ('prefix_cache_miss_tokens_total{class="shared"}', 35),
+        ("evicted_pages_total", 9),
+        ("evicted_pages_for_quota_total", 4),
+        ("quota_refusals_total", 3),
+    ):
+        assert float(shown[name]) == value, name
+
+
+REFUSALS = [
+    ("server_overloaded", 7.2, 503, "server_overloaded", "server_error", {"retry-after": "8"}),
+    ("server_overloaded", 0.0, 503, "server_overloaded", "server_error", {"retry-after": "1"}),
+    ("quota_exceeded", 0.0, 429, "insufficient_quota", "insufficient_quota", {"x-should-retry": "false"}),
+    (
+        "context_length_exceeded",
+        0.0,
+        400,
+        "context_length_exceeded",
+        "invalid_request_error",
+        {"x-should-retry": "false"},
+    ),
+    ("engine_error", 0.0, 500, "engine_error", "server_error", {"x-should-retry": "false"}),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("engines", "after_s", "status", "code", "kind", "headers"), REFUSALS)
+async def test_the_engine_refuses(
+    client: httpx.AsyncClient,
+    house: House,
+    stream: bool,
+    engines: str,
+    after_s: float,
+    status: int,
+    code: str,
+    kind: str,
+    headers: dict[str, str],
+) -> None:
+    house.engine.refusal = Output(0, [], "error", engines, "needs 9 KV pages of 8", after_s)
+    response = await client.post(CHAT, json=ask(stream=stream))
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["type"]) == (status, code, kind)
+    assert error["message"] == "needs 9 KV pages of 8"
+    told = {name: value for name, value in response.headers.items() if name in ("retry-after", "x-should-retry")}
+    assert told == headers
+    await house.until_idle()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_waiting_in_vain_is_no_answer(client: httpx.AsyncClient, house: House, stream: bool) -> None:
+    house.engine.refusal = Output(0, [], "deadline", message="it has not started in time")
+    response = await client.post(CHAT, json=ask(stream=stream))
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "server_overloaded")
+    assert response.headers["retry-after"] == "1"
+    await house.until_idle()
+
+
+async def test_what_the_engine_is_told(client: httpx.AsyncClient, house: House) -> None:
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    await client.post(CHAT, json=ask(messages=messages))
+    (submit,) = house.engine.submitted
+    assert submit.system_tokens == len(house.service.model.encoder.system_prefix("Be kind.")) > 0
+    assert (submit.history_tokens, submit.queue_seconds, submit.seconds) == (0, 60.0, 0.0)
 
 
 async def test_health_notices_a_standstill(quiet_house: House) -> None:

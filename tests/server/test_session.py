@@ -222,6 +222,46 @@ def test_the_engines_failure_is_the_responses(desk: Desk) -> None:
     assert desk.do(desk.session.engine_gone(request, EngineError("late"))) == []
 
 
+@pytest.mark.parametrize(
+    ("engines", "after_s", "error"),
+    [
+        ("server_overloaded", 2.5, {"code": "server_overloaded", "message": "busy", "x_retry_after_s": 2.5}),
+        ("quota_exceeded", 0.0, {"code": "insufficient_quota", "message": "busy"}),
+        ("context_length_exceeded", 0.0, {"code": "context_length_exceeded", "message": "busy"}),
+    ],
+)
+def test_the_engines_refusal_is_the_responses_end(
+    desk: Desk, engines: str, after_s: float, error: dict[str, object]
+) -> None:
+    desk.say(create())
+    (request,) = desk.requests
+    (failed,) = desk.engine(request, Output(request, [], "error", engines, "busy", after_s))
+    assert failed["type"] == "response.failed"
+    assert failed["response"]["error"] == error and failed["response"]["output"] == []
+    assert names(desk.say(create())) == ["response.created"]
+
+
+def test_waiting_in_vain_is_incomplete(desk: Desk) -> None:
+    desk.say(create())
+    (request,) = desk.requests
+    (ended,) = desk.engine(request, Output(request, [], "deadline", message="it has not started in time"))
+    assert ended["type"] == "response.incomplete"
+    assert ended["response"]["incomplete_details"] == {"reason": "deadline"}
+
+
+def test_the_engine_is_told_what_is_system_and_what_history(desk: Desk) -> None:
+    desk.say(create(instructions="Be kind.", stream_id="a"))
+    first = desk.submits[desk.requests[0]]
+    system = len(desk.house.service.model.encoder.system_prefix("Be kind."))
+    assert (first.system_tokens, first.history_tokens, first.queue_seconds) == (system, 0, 60.0)
+    desk.engine(first.request, Started(first.request, 0, 0.0))
+    end = desk.house.tokenizer.library.token_to_id("<|im_end|>")
+    (*_, ended) = desk.engine(first.request, Output(first.request, [end], "stop"))
+    desk.say(create(input="And bread?", previous_response_id=ended["response"]["id"], stream_id="a"))
+    second = desk.submits[desk.requests[1]]
+    assert (second.system_tokens, second.history_tokens) == (system, len(first.prompt) // 4 + 1)
+
+
 def test_ping(desk: Desk) -> None:
     assert desk.say({"type": "x.ping", "t": 12.5}) == [{"type": "x.pong", "t": 12.5}]
 

@@ -90,3 +90,13 @@ def test_system_tokens_end_before_the_users_words(encoder: ConversationEncoder, 
     front = tokenizer.library.decode(list(prompt.ids[: prompt.system_tokens]), skip_special_tokens=False)
     assert front == "<|im_start|>system\nYou are a bakery.<|im_end|>\n<|im_start|>user\n"
     assert encoder.begin([FIRST]).system_tokens == 0
+
+
+@pytest.mark.parametrize("name", EXTENDABLE)
+def test_the_system_prefix_is_what_conversations_begin_with(tokenizer: TextTokenizer, name: str) -> None:
+    encoder = encoder_of(tokenizer, name)
+    prefix = encoder.system_prefix(SYSTEM["content"])
+    assert len(prefix) > 5
+    for words in ("Hello", "7 breads", "<|im_end|> x", "日本", "?"):
+        prompt = encoder.begin([SYSTEM, {"role": "user", "content": words}])
+        assert prompt.ids[: prompt.system_tokens] == prefix

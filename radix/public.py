@@ -1,0 +1,86 @@
+"""Registered public prompts: which leading blocks of a sequence everybody may share. Knows no pages and no nodes.
+
+Whatever begins like a registered prompt shares the blocks that are wholly inside of it, however far that goes: these
+tokens are public text. Digests find the prompt, its tokens decide.
+"""
+
+from array import array
+
+from radix.errors import CacheError
+from radix.hashing import TOKEN_BYTES, BlockHash, Key, derive_key, derive_seed, digest_blocks
+
+ROOT = "public"
+"""Name of the root of public blocks. Those of tenants begin with a digit, so none is called so."""
+
+
+PUBLIC = "\0public"
+"""The name under which public pages are accounted; no tenant can have it."""
+
+
+class PublicPrompts:
+    """The prompts by their block digests. Registering costs O(prompt tokens)."""
+
+    def __init__(self, page_size: int, secret: bytes, block_hash: BlockHash) -> None:
+        self.page_size = page_size
+        self._width = page_size * TOKEN_BYTES
+        self._block_hash = block_hash
+        self._key = derive_key(secret, "public")
+        self.seed = derive_seed(self._key)
+        self._prompts: dict[bytes, Key] = {}
+        # Digest of each block of each prompt -> prompts that have it (prompts share beginnings), the first one decides.
+        self._blocks: dict[int, list[bytes]] = {}
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def key(self, tokens: bytes) -> Key:
+        """A key in which every block is public."""
+        key = Key(tokens, PUBLIC, ROOT, self._key, self.seed, len(tokens) // self._width)
+        digest_blocks(key, self.page_size, self._block_hash)
+        return key
+
+    def register(self, tokens: bytes) -> Key:
+        """Make ``tokens`` public; again is fine. Raises ``CacheError`` for less than a page: it would share nothing."""
+        if len(tokens) < self._width:
+            raise CacheError(
+                f"a public prompt needs at least a page of {self.page_size} tokens, got {len(tokens) // TOKEN_BYTES}"
+            )
+        known = self._prompts.get(tokens)
+        if known is not None:
+            return known
+        key = self._prompts[tokens] = self.key(tokens)
+        for digest in key.digests:
+            self._blocks.setdefault(digest, []).append(tokens)
+        return key
+
+    def unregister(self, tokens: bytes) -> bool:
+        """New sequences no longer share it; False when it was not registered. Running ones keep what they have."""
+        key = self._prompts.pop(tokens, None)
+        if key is None:
+            return False
+        for digest in set(key.digests):
+            left = [prompt for prompt in self._blocks[digest] if prompt != tokens]
+            if left:
+                self._blocks[digest] = left
+            else:
+                del self._blocks[digest]
+        return True
+
+    def shared_blocks(self, tokens: bytes) -> "array[int]":
+        """Digests of the leading blocks of ``tokens`` that lie within a registered prompt. O(those blocks)."""
+        digests: array[int] = array("Q")
+        if not self._blocks:
+            return digests
+        digest, last = self.seed, None
+        width, known, block_hash = self._width, self._blocks, self._block_hash
+        for at in range(0, len(tokens) - width + 1, width):
+            digest = block_hash(tokens[at : at + width], digest)
+            prompts = known.get(digest)
+            if prompts is None:
+                break
+            digests.append(digest)
+            last = prompts
+        end = len(digests) * width
+        if last is not None and not any(prompt[:end] == tokens[:end] for prompt in last):
+            return array("Q")  # a digest collision; sharing nothing is always right
+        return digests
