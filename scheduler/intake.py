@@ -8,6 +8,7 @@ from collections.abc import Container
 
 from radix.cache import PrefixCache
 from radix.hashing import TOKEN_BYTES
+from radix.public import PUBLIC
 from scheduler.admission import pages_for
 from scheduler.cost import OnlineFit
 from scheduler.fairness import Fairness, Tenant
@@ -87,11 +88,13 @@ class Intake:
         tenant = self.fairness.tenants.get(new.tenant)
         mine = tenant.waiting if tenant is not None else 0
         most = settings.max_waiting_per_tenant or settings.max_waiting
-        if len(self.waiting) >= settings.max_waiting or mine >= most:
-            whose = "" if len(self.waiting) >= settings.max_waiting else f" of tenant {new.tenant!r}"
+        nobodys = self.fairness.tenants.get(PUBLIC)  # prompts that are computed for nobody take nobody's place
+        waiting = len(self.waiting) - (nobodys.waiting if nobodys is not None else 0)
+        if waiting >= settings.max_waiting or mine >= most:
+            full = f"the queue of tenant {new.tenant!r}" if mine >= most else "the queue"
             raise RequestRejected(
                 "server_overloaded",
-                f"{mine if whose else len(self.waiting)} requests{whose} are waiting already",
+                f"{full} is full, with {mine if mine >= most else waiting} waiting",
                 max(self.expected_wait(new.tenant, tokens), 1.0),
             )
         if new.queue_seconds > 0 and self.fit.ready:

@@ -164,15 +164,19 @@ class Scheduler:
         free = self.settings.pages - self.cache.pins.hard_pages
         if tokens > min(self.settings.max_context, free * page_size):
             raise CacheError(f"a prompt of {tokens} tokens does not fit into the context or the pages of this engine")
-        key = self.cache.register(whole)
+        if not whole:
+            tokens = len(prompt) // TOKEN_BYTES
+            raise CacheError(f"a public prompt needs at least a page of {page_size} tokens, got {tokens}")
         state = None
+        key = self.cache.public.key(whole)
         if pin:
             longest = max((request.limit for request in self.requests.values()), default=0)
             left = self.settings.pages - self.cache.pins.hard_pages - len(key.digests)
             if pin == "hard" and pages_for(longest, page_size) > left:
                 raise PinError(f"pin {name!r} would leave {left} pages, too few for a request that is open")
             state = self.cache.pin(name, key, hard=pin == "hard")
-        self._warm(self.cache.public.key(whole), now)
+        self.cache.register(whole)
+        self._warm(key, now)
         return state
 
     def withdraw_prompt(self, name: str, prompt: bytes) -> None:

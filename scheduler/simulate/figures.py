@@ -38,7 +38,7 @@ class Figures(msgspec.Struct, frozen=True):
     output_per_s      output tokens; ``requests_per_s``: finished requests
     goodput_per_s     requests that met every limit; ``attainment``: their share of those *sent*
     ttft, tpot, itl   first token - arrival; mean gap of a request; gaps of all requests pooled
-    latency_per_token whole time of a request / its output tokens ("normalized latency")
+    latency           arrival to last token; ``latency_per_token``: ... / output tokens ("normalized latency")
     hit_rate          cached of all prompt tokens; ``hits``, ``misses``: by class
     kv_empty          of the page slots that running requests hold, the share with no token in it
     kv_reuse          tokens that running requests attend to, for each page slot that they hold: above 1 by sharing
@@ -63,6 +63,8 @@ class Figures(msgspec.Struct, frozen=True):
     itl_p50: float
     itl_p99: float
     itl_max: float
+    latency_p50: float
+    latency_p99: float
     latency_per_token_p50: float
     latency_per_token_p99: float
     hit_rate: float
@@ -110,6 +112,8 @@ def figures_of(recorder: Recorder, replicas: Sequence[Replica]) -> Figures:
         itl_p50=recorder.itl.percentile(0.5),
         itl_p99=recorder.itl.percentile(0.99),
         itl_max=recorder.itl.max,
+        latency_p50=recorder.latency.percentile(0.5),
+        latency_p99=recorder.latency.percentile(0.99),
         latency_per_token_p50=recorder.latency_per_token.percentile(0.5),
         latency_per_token_p99=recorder.latency_per_token.percentile(0.99),
         hit_rate=_ratio(hits.total, prompt),

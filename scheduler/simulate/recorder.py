@@ -82,6 +82,7 @@ class Recorder:
         self.ttft = array("d")
         self.tpot = Histogram()
         self.itl = Histogram()
+        self.latency = Histogram()
         self.latency_per_token = Histogram()
         self.tenants: dict[str, TenantRecord] = {}
         self._limits = limits
@@ -168,6 +169,7 @@ class Recorder:
         tpot = (now - state.first) / gaps if gaps else 0.0
         if gaps:
             self.tpot.add(tpot)
+        self.latency.add(now - state.arrival)
         self.latency_per_token.add((now - state.arrival) / state.output)
         limits = self._limits
         if state.first - state.arrival <= limits.ttft_s and tpot <= limits.tpot_s and state.late <= gaps * _LATE_SHARE:

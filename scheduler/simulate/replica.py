@@ -23,6 +23,7 @@ class Engine(msgspec.Struct, frozen=True):
     cost           what a step takes; the scheduler knows it from the start
     depth          steps in flight: 1 or 2
     host_s         seconds of planning and of handling the outcome, per step
+    lead_s         the next step is planned so long before the running one ends, so that who comes meanwhile is in it
     queue_s        longest wait until a request first runs, 0 for any
     learns         the scheduler is not told ``cost`` and fits its own, as a real one does
     """
@@ -31,6 +32,7 @@ class Engine(msgspec.Struct, frozen=True):
     cost: CostModel = CostModel()
     depth: int = DEPTH
     host_s: float = 0.0
+    lead_s: float = 0.003
     queue_s: float = 0.0
     learns: bool = False
 
@@ -76,6 +78,7 @@ class Replica:
         self.taken_in = 0
         self._recorder = recorder
         self._queue_s = engine.queue_s
+        self._lead_s = engine.lead_s
         self._before = 0.0
 
     def submit(self, request: int, traced: TracedRequest) -> bool:
@@ -108,6 +111,10 @@ class Replica:
         while clock.now < until:
             if self._queue_s:
                 self._end(self._recorder.take(self.scheduler.expire(clock.now), self._before, clock.now))
+            if loop.in_flight and loop.may_launch and (due := device.first_end - self._lead_s) > clock.now:
+                if due >= until:
+                    return
+                clock.now = due
             if loop.launch():
                 continue
             if not loop.in_flight:

@@ -5,7 +5,7 @@ import pytest
 from radix.accounts import Quota
 from radix.cache import PrefixCache
 from radix.errors import CacheError
-from radix.hashing import Key
+from radix.hashing import Key, xxh3
 from radix.stats import TenantPages
 from tests.radix.strategies import pack
 
@@ -91,6 +91,19 @@ def test_a_colliding_digest_does_not_make_private_text_public() -> None:
     cache.register(pack([1, 2]))
     assert cache.key(pack([3, 4]), "a").public_blocks == 0
     assert cache.key(pack([1, 2]), "a").public_blocks == 1
+
+
+def test_equal_digests_do_not_lead_over_a_wall() -> None:
+    """A hash that forgets what was before: the tenants' blocks behind the public prompt have one digest, and equal
+    tokens."""
+    cache = PrefixCache(32, 2, block_hash=lambda block, seed: xxh3(block, 0))
+    cache.register(pack([1, 2]))
+    put(cache, [1, 2, 3, 4], "a")
+    assert cached(cache, [1, 2, 3, 4], "a") == 4
+    assert cached(cache, [1, 2, 3, 4], "b") == 2
+    assert cached(cache, [1, 2, 3, 4], "a", "other user") == 2
+    put(cache, [1, 2, 3, 4], "b")
+    cache.check()
 
 
 def test_every_process_has_its_own_chains() -> None:

@@ -174,7 +174,7 @@ def test_a_full_queue_says_when_to_try_again() -> None:
     scheduler = Scheduler(settings, cost=CostModel(a=0.01, b=0.01, c=0.0))
     for number in range(30):
         scheduler.submit(NewRequest(number, pack([number] * 100), 10), 0.0)
-    with pytest.raises(RequestRejected, match="30 requests are waiting") as refused:
+    with pytest.raises(RequestRejected, match="full, with 30 waiting") as refused:
         scheduler.submit(NewRequest(100, pack([1] * 100), 10), 0.0)
     assert refused.value.retry_after_s > 10
 
