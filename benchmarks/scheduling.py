@@ -196,7 +196,7 @@ def ladder() -> list[dict[str, Any]]:
     """The most requests/s that each system serves with the same p99 latency, on outputs of high variance.
 
     One system prompt of 1,024 tokens for each of 16 tenants, questions of 128 tokens, answers of lognormal length
-    (median 128, sigma 1.2, at most 1,024, which is all that the server knows); a pool of 131,072 tokens.
+    (median 128, sigma 1.2, at most 1,024, which is all that the server knows); a pool of 40,960 tokens.
     Latency: from arrival to the last token; the limit is three times what the longest answer takes alone.
     """
     alone = H200_8B.cost.seconds(1, 2048) * 1024
@@ -218,7 +218,7 @@ def ladder_run(arm: str, rate: float) -> Figures:
     """40 s of arrivals, at least 400 requests."""
     count = max(int(rate * 40) // 16, 25)
     trace = shared_prefixes(16, count, 1024, 128, 128, rate=rate, output_sigma=1.2, max_tokens=1024, seed=7)
-    return simulate(trace, engine(arm=arm, pages=131_072 // PAGE))
+    return simulate(trace, engine(arm=arm, pages=40_960 // PAGE))
 
 
 def ladder_figures(figures: Figures) -> dict[str, Any]:

@@ -82,8 +82,8 @@ class SecondLife:
 
     ``rank = last_use + bonus`` for proven blocks, ``last_use`` for others. The bonus is the idle time after which
     blocks are evicted lately, as long as evictions are regretted: it fades with the share of matches that are blocks
-    coming back, so that a large cache is plain LRU. What was evicted is remembered by digest in a table of 8 bytes a
-    page, in which a newer digest simply takes an older one's place.
+    coming back, so that a large cache is plain LRU. What was evicted is remembered by half of its digest in a table of
+    4 bytes a page, in which a newer one simply takes an older one's place.
     """
 
     _SMOOTH = 0.01
@@ -91,7 +91,7 @@ class SecondLife:
 
     def __init__(self, pages: int) -> None:
         self._pages = pages
-        self._ghosts: array[int] = array("Q", bytes(8 * pages))
+        self._ghosts: array[int] = array("I", bytes(4 * pages))
         self._clock = 0
         self._idle = 0.0
         self._returned = 0.0
@@ -114,11 +114,11 @@ class SecondLife:
     def inserted(self, digests: Sequence[int]) -> tuple[int, bool]:
         """A run of blocks that were all remembered, or all not."""
         ghosts, size = self._ghosts, self._pages
-        first = ghosts[digests[0] % size] == digests[0]
+        first = ghosts[digests[0] % size] == digests[0] >> 32
         count = 0
         for digest in digests:
             place = digest % size
-            if (ghosts[place] == digest) != first:
+            if (ghosts[place] == digest >> 32) != first:
                 break
             if first:
                 ghosts[place] = 0
@@ -131,7 +131,7 @@ class SecondLife:
         """Remember the digests, and how long they had been idle."""
         ghosts, size = self._ghosts, self._pages
         for digest in node.digests[len(node.digests) - blocks :]:
-            ghosts[digest % size] = digest
+            ghosts[digest % size] = digest >> 32
         keep = (1 - self._SMOOTH) ** blocks
         self._idle = self._idle * keep + (self._clock - node.last_use) * (1 - keep)
 

@@ -150,6 +150,23 @@ def test_help_has_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert {name for name, *_ in WORKLOAD_ARGUMENTS} == set(SHAPES)
 
 
+def test_options_reach_the_engine(tmp_path: Path) -> None:
+    document = tmp_path / "runs.json"
+
+    def figures(*arguments: str) -> list[dict]:
+        assert simulate(*SMALL, "--load", "0", "--json", str(document), *arguments) == 0
+        return [run["figures"] for run in json.loads(document.read_bytes())["runs"]]
+
+    alone, ahead = figures("--depth", "1,2", "--host", "3")
+    assert ahead["seconds"] < 0.8 * alone["seconds"]
+    (impatient,) = figures("--queue", "0.001", "--max-running", "2", "--learn")
+    assert impatient["expired"] > 0
+    (few,) = figures("--page-size", "32", "--pages", "2", "--max-running", "4")
+    assert few["rejected"] == 16
+    (late,) = figures("--itl-limit", "0.001")
+    assert late["attainment"] == 0
+
+
 def test_costs_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate(*SMALL, "--cost", "0.001,1e-5,1e-8,0", "--load", "0") == 0
     assert "a machine of your own" in capsys.readouterr().out

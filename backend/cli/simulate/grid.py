@@ -63,7 +63,9 @@ def run_all(
     """Each variant at each load; ``seen`` is told how many more requests have arrived."""
     for variant, load in itertools.product(chosen, loads):
         settings = msgspec.structs.replace(common.settings, arm=variant.arm, pages=variant.pages)
-        engine = Engine(settings, common.cost, variant.depth, common.host_s, common.queue_s, common.learns)
+        engine = Engine(
+            settings, common.cost, variant.depth, common.host_s, queue_s=common.queue_s, learns=common.learns
+        )
         began = time.perf_counter()
         figures = simulate(
             _counted(workload.trace(load), seen),

@@ -52,13 +52,14 @@ def test_one_gap_in_a_hundred_may_be_late(late: int, good: int) -> None:
 
 
 def test_gaps_of_rows_that_paused_are_told_apart() -> None:
-    recorder = Recorder(Limits(), 2.0)
-    for request in (1, 2):
-        recorder.send(request, TracedRequest(0.0, bytes(4), 9), Traffic())
+    recorder = Recorder(Limits(itl_s=1.5), 2.0)
+    for request, output in ((1, 3), (2, 2)):
+        recorder.send(request, TracedRequest(0.0, bytes(4), output), Traffic())
     recorder.take([Progress(1, [0]), Progress(2, [0])], 0.0, 1.0)
     recorder.take([Progress(1, [0])], 1.0, 2.0)
-    recorder.take([Progress(1, [0]), Progress(2, [0])], 2.0, 3.0)
+    recorder.take([Progress(1, [1], "stop"), Progress(2, [1], "stop")], 2.0, 3.0)
     assert (recorder.itl.count, recorder.itl.total, recorder.itl.max) == (3, 1.0 + 1.0 + 2.0, 2.0)
+    assert (recorder.finished, recorder.good) == (2, 1)
 
 
 def test_a_router_sees_what_passes_through_it() -> None:

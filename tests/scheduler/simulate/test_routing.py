@@ -84,3 +84,12 @@ def test_what_was_sent_long_ago_is_forgotten() -> None:
         router.route(asking(f"other {number}"), away)
     assert router.route(asking("a", "3"), traffic(0, 1)) == 0
     assert sum(map(len, router._sent)) <= 20 and len(router._holders) <= 20
+
+
+def test_the_beginning_of_a_prompt_is_forgotten_last() -> None:
+    router = ByPrefix(2, capacity_tokens=5 * 64)
+    away = traffic(1, 0)
+    assert router.route(asking("a", "1"), away) == 1
+    short = TracedRequest(0.0, token_block("short", 2 * 64), 1)
+    assert router.route(short, away) == 1
+    assert router.route(asking("a", "2"), traffic(0, 1)) == 1

@@ -19,8 +19,14 @@ SETTINGS = Settings(page_size=16, pages=512, max_running=8, max_step_tokens=256,
 SECOND = CostModel(a=1.0, b=0.0, c=0.0, d=0.0)
 
 
-def engine(cost: CostModel = SECOND, depth: int = 1, host_s: float = 0.0, **sizes: int | str) -> Engine:
-    return Engine(msgspec.structs.replace(SETTINGS, **sizes), cost, depth, host_s)
+AT_ONCE = float("inf")
+
+
+def engine(
+    cost: CostModel = SECOND, depth: int = 1, host_s: float = 0.0, lead_s: float = AT_ONCE, **sizes: int | str
+) -> Engine:
+    """Unless told otherwise steps are planned ahead as soon as that is possible."""
+    return Engine(msgspec.structs.replace(SETTINGS, **sizes), cost, depth, host_s, lead_s)
 
 
 # ---------------------------------------------------------------------- one engine, by hand
@@ -92,14 +98,17 @@ def test_whoever_waits_too_long_is_dropped() -> None:
     assert (figures.requests, figures.expired, figures.attainment) == (3, 2, pytest.approx(1 / 3))
 
 
-def test_empty_slots_by_hand() -> None:
-    """Memory is looked at after steps 16, 32 and 48; by then 31, 47 and 63 tokens are in it."""
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_empty_slots_by_hand(ahead: int) -> None:
+    """Memory is looked at after steps 16, 32 and 48; by then 31, 47 and 63 tokens are in it, and one more will be after
+    the step in flight when steps are planned ahead."""
     trace = [TracedRequest(0.0, token_block("x", 16), 49)]
-    reserved = simulate(trace, engine(arm="continuous"))
-    assert reserved.kv_empty == pytest.approx((33 + 17 + 1) / (3 * 64))
-    assert reserved.kv_reuse == pytest.approx((31 + 47 + 63) / (3 * 64))
+    reserved = simulate(trace, engine(depth=1 + ahead, arm="continuous"))
+    assert reserved.kv_empty == pytest.approx((33 + 17 + 1 - 3 * ahead) / (3 * 64))
+    assert reserved.kv_reuse == pytest.approx((31 + 47 + 63 + 3 * ahead) / (3 * 64))
     for arm in ("paged", "shared"):
-        assert simulate(trace, engine(arm=arm)).kv_empty == pytest.approx((1 + 1 + 1) / (32 + 48 + 64))
+        figures = simulate(trace, engine(depth=1 + ahead, arm=arm))
+        assert figures.kv_empty == pytest.approx((3 - 3 * ahead) / (32 + 48 + 64))
 
 
 def test_shared_slots_count_once() -> None:
@@ -141,8 +150,9 @@ def test_planning_ahead_hides_the_host(device_s: float, host_s: float, max_token
     cost = CostModel(device_s, 0.0, 0.0, 0.0)
     trace = [TracedRequest(0.0, token_block("x", 4), 20, max_tokens)]
     alone = simulate(trace, engine(cost, 1, host_s))
-    ahead = simulate(trace, engine(cost, 2, host_s))
-    assert (alone.seconds, ahead.seconds) == (pytest.approx(one), pytest.approx(two))
+    assert alone.seconds == pytest.approx(one)
+    for lead_s in (AT_ONCE, host_s):  # half of the host's time is enough, the other half comes after the step
+        assert simulate(trace, engine(cost, 2, host_s, lead_s)).seconds == pytest.approx(two)
 
 
 def test_planning_ahead_under_load() -> None:
@@ -158,11 +168,21 @@ def test_planning_ahead_under_load() -> None:
     assert ahead.busy > 0.99 > 0.75 > alone.busy
 
 
-def test_a_newcomer_is_planned_while_a_step_runs() -> None:
+@pytest.mark.parametrize("lead_s", [AT_ONCE, 1.0])
+def test_a_newcomer_is_planned_while_a_step_runs(lead_s: float) -> None:
     """With room in the pipeline the host does not wait for the step's end: the device goes on without a pause."""
     trace = [TracedRequest(0.0, token_block("a", 4), 1), TracedRequest(3.0, token_block("b", 4), 1)]
-    figures = simulate(trace, engine(CostModel(10.0, 0.0, 0.0, 0.0), 2, 1.0))
+    figures = simulate(trace, engine(CostModel(10.0, 0.0, 0.0, 0.0), 2, 1.0, lead_s))
     assert figures.seconds == pytest.approx(0.5 + 10 + 10 + 0.5)
+
+
+@pytest.mark.parametrize(("lead_s", "ttft"), [(AT_ONCE, 27.0), (3.0, 17.0)])
+def test_planning_late_lets_newcomers_in(lead_s: float, ttft: float) -> None:
+    """Steps of 10 s; somebody comes at 13 s. Step 3 was planned at 10 s already, or is planned at 17 s and has it."""
+    trace = [TracedRequest(0.0, token_block("a", 4), 20), TracedRequest(13.0, token_block("b", 4), 1)]
+    figures = simulate(trace, engine(CostModel(10.0, 0.0, 0.0, 0.0), 2, 0.0, lead_s))
+    assert (figures.ttft_p50, figures.ttft_p99) == (10.0, pytest.approx(ttft))
+    assert figures.seconds == pytest.approx(200.0)
 
 
 # ---------------------------------------------------------------------- arms
