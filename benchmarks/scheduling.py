@@ -215,8 +215,8 @@ def ladder() -> list[dict[str, Any]]:
 
 
 def ladder_run(arm: str, rate: float) -> Figures:
-    """40 s of arrivals, at least 400 requests."""
-    count = max(int(rate * 40) // 16, 25)
+    """100 s of arrivals, at least 1,000 requests."""
+    count = max(int(rate * 100) // 16, 63)
     trace = shared_prefixes(16, count, 1024, 128, 128, rate=rate, output_sigma=1.2, max_tokens=1024, seed=7)
     return simulate(trace, engine(arm=arm, pages=40_960 // PAGE))
 

@@ -200,13 +200,17 @@ class PrefixCache:
 
         A block that the tree has already stays with the lease as a duplicate (page tables are append-only).
         """
-        # Asked for each row of each step: 0.3 us where nothing is to be shared.
-        if lease.released or not (
-            lease.computed <= computed <= len(lease.pages) * self.page_size
+        # Asked for each row of each step, and most rows do not fill a page: that much first, in 0.2 us.
+        if (
+            lease.computed <= computed < lease.boundary
             and computed * TOKEN_BYTES <= len(lease.key.tokens)
+            and not lease.pending
+            and not lease.released
         ):
-            lease.require_open()
-            self._check_count(lease, computed)
+            lease.computed = computed
+            return
+        lease.require_open()
+        self._check_count(lease, computed)
         lease.computed = computed
         if lease.pending:
             self._settle(lease, computed // self.page_size)

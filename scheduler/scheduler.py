@@ -228,11 +228,10 @@ class Scheduler:
             self.fit.observe(seconds, *work)
         served: dict[Tenant, int] = {}
         for (request, epoch, end), tokens in zip(flown, result.tokens, strict=True):
-            if request.epoch == epoch:
-                entry = self._advance(request, end, tokens, now)
-                if entry is not None:
-                    progress.append(entry)
-                    served[request.tenant] = served.get(request.tenant, 0) + len(entry.tokens)
+            if request.epoch == epoch and (entry := self._advance(request, end, tokens, now)) is not None:
+                progress.append(entry)
+                tenant = request.tenant
+                served[tenant] = served.get(tenant, 0) + len(entry.tokens)
         for tenant, count in served.items():
             self._totals.output_tokens += count
             self.fairness.charge(tenant, self.settings.output_weight * count)
@@ -269,26 +268,23 @@ class Scheduler:
 
     def _advance(self, request: Request, end: int, tokens: list[int], now: float) -> Progress | None:
         """The request's chunk was computed; append what it sampled and see whether it ends."""
-        request.flights -= 1
         lease = request.lease
         assert lease is not None  # running requests hold one
-        if end > request.total:
-            end = request.total  # a cancelled one does not learn the tokens that it computes on
+        request.flights -= 1
+        if request.cancelled:
+            self._advance_cancelled(request, end)
+            return None
         request.computed = end
         self.cache.publish(lease, end if end > lease.computed else lease.computed)
-        if request.cancelled:
-            if not request.flights:
-                self._close(request)
-            return None
         new = request.new
         if not tokens:
             if new.max_tokens == 0 and end == request.total:
                 self._close(request)  # a prompt that was to be computed for nobody is there now
             return None
-        taken, finish = tokens, ""
         if not request.flights:
             request.unknown = 0
-        for index, token in enumerate(tokens):
+        finish = ""
+        for index, token in enumerate(tokens, 1):
             request.key.tokens += token.to_bytes(TOKEN_BYTES, "little")
             request.output += 1
             request.total += 1
@@ -297,13 +293,18 @@ class Scheduler:
             elif request.output == new.max_tokens:
                 finish = "length"
             if finish:
-                taken = tokens[: index + 1]
-                break
-        if finish:
-            self._admission.ended(request)
-            self._intake.forecast.ended(now - request.started)
+                self._admission.ended(request)
+                self._intake.forecast.ended(now - request.started)
+                self._close(request)
+                return Progress(new.request, tokens[:index], finish)
+        return Progress(new.request, tokens)
+
+    def _advance_cancelled(self, request: Request, end: int) -> None:
+        """Its computed tokens are shared; it does not learn the tokens that it samples, and ends with its last step."""
+        request.computed = min(end, request.total)
+        self.cache.publish(request.held, max(request.computed, request.held.computed))
+        if not request.flights:
             self._close(request)
-        return Progress(new.request, taken, finish)
 
     def _close(self, request: Request) -> None:
         """The end of a running request."""
