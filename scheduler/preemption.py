@@ -10,11 +10,16 @@ from scheduler.fairness import Tenant
 from scheduler.request import Request
 
 
-def pages_held(running: Iterable[Request]) -> dict[Tenant, int]:
-    """Pages of each tenant's running requests; shared ones are counted for each. O(running)."""
+def own_pages(request: Request, page_size: int) -> int:
+    """Pages that a running request has beside what it found in the cache: about what its leaving would free."""
+    return len(request.held.pages) - request.held.cached // page_size
+
+
+def pages_held(running: Iterable[Request], page_size: int) -> dict[Tenant, int]:
+    """Own pages of each tenant's running requests. O(running)."""
     held: dict[Tenant, int] = {}
     for request in running:
-        held[request.tenant] = held.get(request.tenant, 0) + len(request.held.pages)
+        held[request.tenant] = held.get(request.tenant, 0) + own_pages(request, page_size)
     return held
 
 
@@ -35,25 +40,28 @@ def below_share(tenant: Tenant, here: Iterable[Tenant], rows: int) -> bool:
 
 
 def choose_for_share(
-    newcomer: Tenant, running: Iterable[Request], here: Iterable[Tenant], rows: int, pages: int
+    newcomer: Tenant, running: list[Request], here: Iterable[Tenant], rows: int, pages: int, page_size: int
 ) -> Request | None:
     """Who gives way to a newcomer of a tenant that has less than its share while somebody has more; None: nobody.
 
     A tenant's share of rows and of pages is its weight's part among those that are here; it counts as having the larger
-    of its two parts (dominant resource fairness, NSDI 2011). The chosen tenant still has its share afterwards, so the
-    newcomer cannot be displaced in turn. O(running).
+    of its two parts (dominant resource fairness, NSDI 2011). The newcomer is taken to need as many pages as the running
+    ones have on average. The chosen tenant has its share also without the chosen request, so the newcomer cannot be
+    displaced in turn. O(running).
     """
-    held = pages_held(running)
+    held = pages_held(running, page_size)
     weights = sum(tenant.weight for tenant in here)
 
-    def dominant(tenant: Tenant, more: int) -> float:
-        return max((tenant.rows + more) / rows, held.get(tenant, 0) / pages) * weights / tenant.weight
+    def dominant(tenant: Tenant, more_rows: int, more_pages: float) -> float:
+        part = max((tenant.rows + more_rows) / rows, (held.get(tenant, 0) + more_pages) / pages)
+        return part * weights / tenant.weight
 
-    if dominant(newcomer, 1) > 1:
+    if not running or dominant(newcomer, 1, sum(held.values()) / len(running)) > 1:
         return None
-    over = {tenant: share for tenant in held if tenant is not newcomer and (share := dominant(tenant, -1)) >= 1}
-    if not over:
-        return None
-    most = max(over, key=lambda tenant: over[tenant])
-    mine = [request for request in list(running)[1:] if request.tenant is most]
-    return max(mine, key=lambda request: request.order, default=None)
+    youngest = {request.tenant: request for request in running[1:] if request.tenant is not newcomer}
+    over = {
+        tenant: share
+        for tenant, request in youngest.items()
+        if (share := dominant(tenant, -1, -own_pages(request, page_size))) >= 1
+    }
+    return youngest[max(over, key=lambda tenant: over[tenant])] if over else None

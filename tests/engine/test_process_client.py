@@ -191,7 +191,7 @@ async def test_the_engine_says_why_a_prompt_cannot_be_published(engine: ProcessC
     short, bakery, long, longer, hotel, again, odd = answers
     assert bakery is None and long is None and hotel is None
     words = {
-        "at least a page of 16 tokens, got 0": short,
+        "at least a page of 16 tokens, got 15": short,
         f"'longer' needs 30 more pages; 33 of the budget of {budget}": longer,
         "called 'bakery' already": again,
         "soft or hard, not 'firm'": odd,

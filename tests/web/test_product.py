@@ -52,8 +52,9 @@ def test_the_bakery_answers_and_the_second_conversation_shares(visit: Visit) -> 
     has_ended(turn)
     expect(turn.get_by_test_id("answer")).to_have_text(first["answer"])
     cached, prompt = bar_in_words(turn)
-    assert cached == 0
     assert prompt > 300
+    # Registered prompts are computed when the server starts: whoever comes first finds them too.
+    assert cached > 0.85 * prompt
 
     page.get_by_role("button", name="New conversation").click()
     expect(page.locator(".turn")).to_have_count(0)
