@@ -107,7 +107,7 @@ class Planner:
             if in_flight:
                 self.draining = True
                 return False
-            victim = choose_victim(candidates, pages_held(self.running, self.settings.page_size))
+            victim = choose_victim(candidates, pages_held(self.running))
             # Alone, and still too few: its duplicates are in the way. Let go, it continues on the tree's copies.
             self.running.preempt(victim or growing[0])
             growing = [request for request in growing if request.lease is not None]
@@ -350,8 +350,7 @@ class Planner:
 
     def _over_share(self, tenant: Tenant) -> Request | None:
         settings, running = self.settings, list(self.running)
-        rows, pages = settings.max_running, settings.pages
-        return choose_for_share(tenant, running, self.fairness.here, rows, pages, settings.page_size)
+        return choose_for_share(tenant, running, self.fairness.here, settings.max_running, settings.pages)
 
     def _yield(self) -> None:
         """Preempt for the tenant that asked, if that is still called for; it is the first to be served then."""
@@ -371,7 +370,7 @@ class Planner:
             oldest, others = self.running.oldest, self.running.younger
             if self.cache.room(oldest.new.tenant) < self.cache.available:  # its tenant's quota is what is short
                 others = [request for request in others if request.tenant is oldest.tenant]
-            self.running.preempt(choose_victim(others, pages_held(self.running, self.settings.page_size)) or oldest)
+            self.running.preempt(choose_victim(others, pages_held(self.running)) or oldest)
             self._reserved = -1
             self._budget.open(self.fit.model, self.fit.ready)
             if oldest.lease is not None and (chunk := self._chunk(oldest)) is not None:

@@ -10,16 +10,11 @@ from scheduler.fairness import Tenant
 from scheduler.request import Request
 
 
-def own_pages(request: Request, page_size: int) -> int:
-    """Pages that a running request has beside what it found in the cache: about what its leaving would free."""
-    return len(request.held.pages) - request.held.cached // page_size
-
-
-def pages_held(running: Iterable[Request], page_size: int) -> dict[Tenant, int]:
-    """Own pages of each tenant's running requests. O(running)."""
+def pages_held(running: Iterable[Request]) -> dict[Tenant, int]:
+    """Pages of each tenant's running requests; shared ones are counted for each. O(running)."""
     held: dict[Tenant, int] = {}
     for request in running:
-        held[request.tenant] = held.get(request.tenant, 0) + own_pages(request, page_size)
+        held[request.tenant] = held.get(request.tenant, 0) + len(request.held.pages)
     return held
 
 
@@ -40,7 +35,7 @@ def below_share(tenant: Tenant, here: Iterable[Tenant], rows: int) -> bool:
 
 
 def choose_for_share(
-    newcomer: Tenant, running: list[Request], here: Iterable[Tenant], rows: int, pages: int, page_size: int
+    newcomer: Tenant, running: list[Request], here: Iterable[Tenant], rows: int, pages: int
 ) -> Request | None:
     """Who gives way to a newcomer of a tenant that has less than its share while somebody has more; None: nobody.
 
@@ -49,7 +44,7 @@ def choose_for_share(
     ones have on average. The chosen tenant has its share also without the chosen request, so the newcomer cannot be
     displaced in turn. O(running).
     """
-    held = pages_held(running, page_size)
+    held = pages_held(running)
     weights = sum(tenant.weight for tenant in here)
 
     def dominant(tenant: Tenant, more_rows: int, more_pages: float) -> float:
@@ -62,6 +57,6 @@ def choose_for_share(
     over = {
         tenant: share
         for tenant, request in youngest.items()
-        if (share := dominant(tenant, -1, -own_pages(request, page_size))) >= 1
+        if (share := dominant(tenant, -1, -len(request.held.pages))) >= 1
     }
     return youngest[max(over, key=lambda tenant: over[tenant])] if over else None
