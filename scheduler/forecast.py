@@ -21,6 +21,11 @@ class Forecast:
         self._uncached = 1.0
         self._held_s = 0.0
 
+    @property
+    def next_row_s(self) -> float:
+        """Seconds until some row becomes free, when all are taken; no end in sight before the first has."""
+        return self._held_s / self._rows if self._held_s else float("inf")
+
     def started(self, prompt: int, cached: int) -> None:
         """A request started with ``cached`` of its ``prompt`` tokens found."""
         self._uncached += (1 - cached / prompt - self._uncached) * _NEWS

@@ -27,6 +27,9 @@ _MATCHES = 64  # or as many as there are rows
 # Tenants whose first waiting request is looked at when the next one is chosen.
 _TENANTS = 32
 
+# A row that becomes free within so many seconds is not worth a preemption.
+_SOON_S = 0.01
+
 _UNKNOWN = bytes(TOKEN_BYTES)
 
 
@@ -69,7 +72,8 @@ class Planner:
         self._opened: list[Opened] = []
         self._work = Work(0, 0, 0.0)
         self._reserved = -1  # pages to be kept for the running requests, -1: not counted in this step
-        self._owed: Tenant | None = None  # has less than its share, and somebody is to make room for it
+        self._owed: Tenant | None = None  # has less than its share, and is the next to start
+        self._patient = False  # it waits for a row; else somebody is to make room for it
 
     def step(self, now: float, in_flight: bool) -> Step | None:
         """The next step; None when nobody can move now. ``in_flight``: another one is running."""
@@ -189,14 +193,14 @@ class Planner:
                     stuck.add(request.tenant)
                 continue
             if not self.running.slots.free:
-                self._ask_for_share()
+                self._ask_for_share(patient=self._forecast.next_row_s < _SOON_S)
                 admit = False
                 continue
             match self._start(request, now):
                 case "quota":
                     stuck.add(request.tenant)
                 case "pages":
-                    self._ask_for_share()
+                    self._ask_for_share(patient=False)
                     admit = False
                 case "budget":
                     return
@@ -336,16 +340,17 @@ class Planner:
 
     # ------------------------------------------------------------------ plan: preemption
 
-    def _ask_for_share(self) -> None:
+    def _ask_for_share(self, patient: bool) -> None:
         """Newcomers find no row or no pages: see whether one of them is of a tenant that has less than its share while
-        somebody has more. If so the steps in flight come back first, and the next plan takes it from there."""
+        somebody has more. If so it is the next to start; unless it is ``patient``, because a row becomes free by itself
+        in a moment, the steps in flight come back first and somebody is preempted for it."""
         here = self.fairness.here
         if len(here) < 2 or not self._admission.preempts:
             return
         for tenant in self.waiting.contenders(_TENANTS, ()):
             if below_share(tenant, here, self.settings.max_running) and self._over_share(tenant) is not None:
-                self._owed = tenant
-                self.draining = True
+                self._owed, self._patient = tenant, patient
+                self.draining = not patient
                 return
 
     def _over_share(self, tenant: Tenant) -> Request | None:
@@ -360,7 +365,7 @@ class Planner:
         victim = self._over_share(tenant) if tenant.waiting else None
         if victim is None:
             self._owed = None
-        else:
+        elif not self._patient:
             self.running.preempt(victim)
 
     def _unblock(self, now: float) -> None:
