@@ -60,33 +60,12 @@ class TokenBudget:
         return self._left <= 0
 
 
-class WholePrompts:
+class WholePrompts(TokenBudget):
     """Every prompt in one piece, until a step has ``tokens`` or more: what there was before prefill was chunked."""
-
-    def __init__(self, tokens: int) -> None:
-        self._tokens = tokens
-        self._left = tokens
-
-    def open(self, model: CostModel, ready: bool) -> None:
-        """All tokens are there again."""
-        self._left = self._tokens
-
-    def charge(self, rows: int, read: int) -> None:
-        """So many tokens less."""
-        self._left -= rows
 
     def grant(self, wanted: int, context: int) -> int:
         """Everything."""
         return wanted
-
-    def take(self, count: int, context: int) -> None:
-        """So many less."""
-        self._left -= count
-
-    @property
-    def spent(self) -> bool:
-        """The step is full."""
-        return self._left <= 0
 
 
 class TimeBudget:
