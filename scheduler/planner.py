@@ -347,22 +347,29 @@ class Planner:
         here = self.fairness.here
         if len(here) < 2 or not self._admission.preempts:
             return
-        for tenant in self.waiting.contenders(_TENANTS, ()):
-            if below_share(tenant, here, self.settings.max_running) and self._over_share(tenant) is not None:
+        rows = self.settings.max_running
+        below = [t for t in self.waiting.contenders(_TENANTS, ()) if below_share(t, here, rows)]
+        if not below:
+            return
+        running = list(self.running)
+        held = pages_held(running)
+        for tenant in below:
+            if self._over_share(tenant, running, held) is not None:
                 self._owed, self._patient = tenant, patient
                 self.draining = not patient
                 return
 
-    def _over_share(self, tenant: Tenant) -> Request | None:
-        settings, running = self.settings, list(self.running)
-        return choose_for_share(tenant, running, self.fairness.here, settings.max_running, settings.pages)
+    def _over_share(self, tenant: Tenant, running: list[Request], held: dict[Tenant, int]) -> Request | None:
+        settings = self.settings
+        return choose_for_share(tenant, running, held, self.fairness.here, settings.max_running, settings.pages)
 
     def _yield(self) -> None:
         """Preempt for the tenant that asked, if that is still called for; it is the first to be served then."""
         tenant = self._owed
         if tenant is None:
             return
-        victim = self._over_share(tenant) if tenant.waiting else None
+        running = list(self.running)
+        victim = self._over_share(tenant, running, pages_held(running)) if tenant.waiting else None
         if victim is None:
             self._owed = None
         elif not self._patient:

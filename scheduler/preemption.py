@@ -35,16 +35,20 @@ def below_share(tenant: Tenant, here: Iterable[Tenant], rows: int) -> bool:
 
 
 def choose_for_share(
-    newcomer: Tenant, running: list[Request], here: Iterable[Tenant], rows: int, pages: int
+    newcomer: Tenant,
+    running: list[Request],
+    held: dict[Tenant, int],
+    here: Iterable[Tenant],
+    rows: int,
+    pages: int,
 ) -> Request | None:
     """Who gives way to a newcomer of a tenant that has less than its share while somebody has more; None: nobody.
 
     A tenant's share of rows and of pages is its weight's part among those that are here; it counts as having the larger
     of its two parts (dominant resource fairness, NSDI 2011). The newcomer is taken to need as many pages as the running
     ones have on average. The chosen tenant has its share also without the chosen request, so the newcomer cannot be
-    displaced in turn. O(running).
+    displaced in turn. ``held``: ``pages_held(running)``. O(running).
     """
-    held = pages_held(running)
     weights = sum(tenant.weight for tenant in here)
 
     def dominant(tenant: Tenant, more_rows: int, more_pages: float) -> float:
