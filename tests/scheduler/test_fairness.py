@@ -139,6 +139,18 @@ def test_pages_are_taken_from_the_tenant_that_holds_most() -> None:
     assert preempted and small.request not in preempted
 
 
+def test_the_oldest_is_not_preempted_even_if_it_holds_most() -> None:
+    """Else a large request among small ones might never come to its end."""
+    h = house(pages=24, max_running=4)
+    large = ask(h, "large", 0, prompt=40, max_tokens=40)
+    for number in range(3):
+        ask(h, f"small {number}", number, prompt=6, max_tokens=40)
+    resumed = []
+    while h.scheduler.has_work:
+        resumed += [opened.request for opened in h.step().opened if opened.resumed]
+    assert resumed and large.request not in resumed
+
+
 def test_a_quota_slows_its_tenant_down_and_nobody_else() -> None:
     h = house(pages=100, max_running=8)
     h.scheduler.set_tenant("bounded", quota=Quota(limit=16))
