@@ -15,7 +15,7 @@ from tests.scheduler.house import House
 from tests.scheduler.oracle import pack
 
 
-def house(**sizes: int | float | str) -> House:
+def house(depth: int = 1, **sizes: int | float | str) -> House:
     defaults = {
         "page_size": 4,
         "pages": 400,
@@ -25,7 +25,7 @@ def house(**sizes: int | float | str) -> House:
         "max_context": 128,
         "quantum_tokens": 16,
     }
-    return House(Settings(**{**defaults, **sizes}), vocab=50)
+    return House(Settings(**{**defaults, **sizes}), vocab=50, depth=depth)
 
 
 def ask(h: House, tenant: str, number: int, prompt: int = 20, max_tokens: int = 8, **more: float) -> NewRequest:
@@ -75,6 +75,25 @@ def test_who_asks_for_less_than_its_share_gets_all_of_it() -> None:
         steps += 1
     # Alone it takes 8 steps; a row has to be made free, which takes no more than a few.
     assert steps <= 8 + 4
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_rows_are_taken_from_a_tenant_that_has_more_than_its_share(depth: int) -> None:
+    """All rows are taken for long: nobody who comes later would start before the first of them ends."""
+    h = house(depth=depth)
+    for number in range(20):
+        ask(h, "loud", number, max_tokens=100)
+    for _ in range(10):
+        h.step()
+    quiet = [ask(h, "quiet", number, max_tokens=60) for number in range(6)]
+    for _ in range(40):
+        h.step()
+    assert h.scheduler.load().running == 8
+    rows = {tenant.name: tenant.rows for tenant in h.scheduler.fairness.here}
+    assert rows == {"loud": 4, "quiet": 4}, "half each, and not more although the quiet one waits"
+    assert all(h.output[request.request] for request in quiet[:4])
+    assert h.scheduler.load().preemptions == 4
+    h.drain()
 
 
 def test_being_away_earns_no_credit() -> None:
