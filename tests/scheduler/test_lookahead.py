@@ -115,6 +115,19 @@ def test_a_step_that_raises_takes_back_what_the_next_one_stood_on() -> None:
     assert h.finished == {first.request: "error", second.request: "length"}
 
 
+@pytest.mark.parametrize("pages", range(19, 24))
+def test_who_gives_way_is_not_in_flight(pages: int) -> None:
+    """Old requests grow while steps that write blocks of a young one's long prompt are running."""
+    h = house(pages=pages, max_running=5, max_step_tokens=10)
+    for number in range(4):
+        ask(h, [number, 1, 2], 40)
+    h.step()
+    ask(h, [at % 50 for at in range(44)], 4)
+    h.drain()
+    assert set(h.finished.values()) == {"length"}
+    assert h.scheduler.load().preemptions > 0
+
+
 @pytest.mark.parametrize("arm", sorted(ARMS))
 @pytest.mark.parametrize("depth", [1, 2])
 def test_every_arm_serves_everybody_rightly(arm: str, depth: int) -> None:
