@@ -77,6 +77,21 @@ def test_a_match_is_looked_up_again_only_when_it_could_have_changed() -> None:
     h.drain()
 
 
+def test_who_finds_too_few_pages_is_not_looked_up_again_until_there_are_more() -> None:
+    h = house(pages=40, max_running=4)
+    busy = ask(h, [1] * 100, 40)
+    h.step()
+    large = ask(h, [2] * 100, 4)
+    for _ in range(3):
+        h.step()
+    looked = h.scheduler.waiting.matches
+    for _ in range(20):
+        h.step()
+    assert h.scheduler.waiting.matches == looked and busy.request in h.open
+    h.drain()
+    assert h.finished[large.request] == "length"
+
+
 def test_cold_requests_on_one_prompt_are_matched_a_few_times_each() -> None:
     h = house(max_running=16, pages=2000, max_step_tokens=64, max_waiting=5000)
     for number in range(400):
