@@ -80,8 +80,10 @@ class Planner:
         if self.draining and in_flight:
             return None
         self.draining = False
-        if not in_flight:
-            self._yield()
+        if self._owed is not None and not self._owed.waiting:
+            self._owed = None
+        if self._owed is not None and not in_flight:
+            self._yield(self._owed)
         preemptions = self._totals.preemptions
         decodes, prefills = self.running.sort()
         if not self._make_room(decodes, in_flight):
@@ -210,11 +212,11 @@ class Planner:
         tenants = set(prefills)
         if admit:
             tenants |= set(self.waiting.contenders(_TENANTS, stuck))
-        least = float("-inf") if self._owed in tenants else float("inf")
+        least = float("inf")
         best: Request | None = None
         best_key: tuple[int, ...] = ()
         for tenant in sorted(tenants, key=lambda tenant: (tenant is not self._owed, tenant.served, tenant.name)):
-            if tenant.served > least + self.settings.quantum_tokens and tenant is not self._owed:
+            if tenant.served > least + self.settings.quantum_tokens:
                 break
             running = prefills.get(tenant)
             key: tuple[int, ...]
@@ -228,6 +230,8 @@ class Planner:
                 candidate, key = head, head.place or ()
             else:
                 continue
+            if tenant is self._owed:
+                return candidate
             least = min(least, tenant.served)
             if best is None or key < best_key:
                 best, best_key = candidate, key
@@ -363,13 +367,10 @@ class Planner:
         settings = self.settings
         return choose_for_share(tenant, running, held, self.fairness.here, settings.max_running, settings.pages)
 
-    def _yield(self) -> None:
+    def _yield(self, tenant: Tenant) -> None:
         """Preempt for the tenant that asked, if that is still called for; it is the first to be served then."""
-        tenant = self._owed
-        if tenant is None:
-            return
         running = list(self.running)
-        victim = self._over_share(tenant, running, pages_held(running)) if tenant.waiting else None
+        victim = self._over_share(tenant, running, pages_held(running))
         if victim is None:
             self._owed = None
         elif not self._patient:

@@ -216,3 +216,18 @@ def test_nobody_is_displaced_in_turn() -> None:
     settings = Settings(page_size=16, pages=100, max_running=64, max_step_tokens=2048)
     figures = simulate(shared_prefixes(8, 2, 400, 16, 64), Engine(settings, depth=1))
     assert figures.preemptions < 16, "fewer than there are requests"
+
+
+def test_who_is_owed_a_row_and_cannot_start_holds_nobody_up() -> None:
+    """The next to start turns out to wait for what is being computed: that goes on all the same."""
+    h = house(depth=2, max_step_tokens=16)
+    prompt = list(range(40))
+    h.cache.register(pack(prompt))
+    for tenant in ("loud", "quiet"):
+        assert h.submit(h.new(pack([*prompt, 7]), 4, tenant=tenant)) == ""
+        if tenant == "loud":
+            h.launch()
+    h.scheduler._planner._owed = h.scheduler.fairness.tenants["quiet"]
+    assert h.launch(), "the prompt that runs goes on"
+    h.drain()
+    assert h.scheduler.load().preemptions == 0
