@@ -227,9 +227,9 @@ class PrefixCache:
         ``keep_tail=False``, for when its content is in doubt. No step in flight may be writing for the lease, unless
         it runs before everything that is planned from now on. O(private pages).
         """
-        lease.close()
         if lease.pending:
             raise LeaseError("the lease is released while steps in flight write blocks that are in the tree")
+        lease.close()
         self._forget(lease)
         node, private = lease.node, lease.pages[lease.published :]
         if lease.grows and not node.children and node.locks == 1:

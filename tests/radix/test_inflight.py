@@ -47,6 +47,10 @@ def test_two_steps_in_flight_are_settled_one_after_the_other() -> None:
     assert (cache.stats().pending, lease.pending) == (2, [(2, 4)])
     with pytest.raises(LeaseError, match="steps in flight"):
         cache.release(lease)
+    cache.check()
+    cache.publish(lease, 9)
+    cache.release(lease)
+    cache.check()
 
 
 def test_a_waiting_one_is_woken_when_all_that_is_common_is_scheduled() -> None:
