@@ -18,6 +18,8 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 MODULES := web/node_modules/.package-lock.json
 UI := web/dist/index.html
+KERNELS := kernels/cpu/libbanyan_cpu.made-from
+KERNEL_SOURCES := kernels/cpu/build.py $(wildcard kernels/cpu/native/*)
 WEB_SOURCES := $(shell find web -type f -not -path '*/node_modules/*' -not -path 'web/dist/*' 2>/dev/null)
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL))
 
@@ -42,8 +44,8 @@ test: setup-dev ui
 	$(MAKE) --no-print-directory web-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-setup: $(INSTALLED) $(UI)
-setup-dev: $(INSTALLED_DEV)
+setup: $(INSTALLED) $(KERNELS) $(UI)
+setup-dev: $(INSTALLED_DEV) $(KERNELS)
 ui: $(UI)
 
 lint: $(INSTALLED_DEV)
@@ -56,7 +58,7 @@ web-test: $(MODULES)
 	cd web && npm test --silent
 
 clean:
-	rm -rf $(VENV) web/node_modules web/dist build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf kernels/cpu/libbanyan_cpu.* $(VENV) web/node_modules web/dist build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- what must be on the machine ------------------------------------------------------------------------------------
@@ -92,6 +94,10 @@ $(INSTALLED): pyproject.toml hatch_build.py $(MADE)
 $(INSTALLED_DEV): pyproject.toml hatch_build.py $(MADE)
 	$(PIP_INSTALL) --editable . --group dev
 	@touch $(INSTALLED) $@
+
+# The library of CPU kernels; without a compiler there is a warning, and torch's operations do its work.
+$(KERNELS): $(KERNEL_SOURCES) $(MADE)
+	@$(BIN)/python kernels/cpu/build.py || touch $@
 
 $(MODULES): web/package.json web/package-lock.json | node-tools
 	cd web && npm ci --no-audit --no-fund

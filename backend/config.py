@@ -34,6 +34,7 @@ class ServeOptions(msgspec.Struct, frozen=True):
     host: str
     port: int
     dtype: str
+    weights: str
     data_dir: Path
     kv_memory: int
     page_size: int
@@ -182,6 +183,14 @@ SERVE_OPTIONS = (
         one_of("auto", "float32", "bfloat16", "float16"),
         "auto",
         "number format of weights and KV pages: auto (what is fastest here), float32, bfloat16 or float16",
+    ),
+    Option(
+        "weights",
+        "FORMAT",
+        one_of("auto", "int8"),
+        "auto",
+        "number format of the weights alone: auto (that of --dtype), or int8 with a scale per output (CPU only: less "
+        "memory, faster decoding, small errors)",
     ),
     Option("data-dir", "FOLDER", folder, "", "where downloaded models are kept"),
     Option(

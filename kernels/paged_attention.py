@@ -8,10 +8,11 @@ per layer (``paged_attention``). Decode rows, prefill chunks and chunks over a c
 import numpy as np
 import torch
 
-from kernels.cpu.paged_attention import CpuAttentionPlan
-from kernels.cpu.paged_attention import paged_attention as batched
+from kernels.cpu import paged_attention as gathering
+from kernels.cpu import ragged_attention as native
+from kernels.cpu.library import KV_KINDS, computes
 
-AttentionPlan = CpuAttentionPlan
+AttentionPlan = gathering.CpuAttentionPlan | native.RaggedPlan
 
 
 def plan_attention(
@@ -19,13 +20,18 @@ def plan_attention(
 ) -> AttentionPlan:
     """Describe one step's attention. O(items + pages read) on the host.
 
+    Items in ``kernels.prefix_runs.tree_order`` let the keys that several of them share be read once; in another order
+    they are read once each.
+
     counts        [items] int: new tokens of each item; 0 is allowed and does nothing
     starts        [items] int: position of the item's first new token
     block_tables  [items, most pages] int: pages of each item in order; only the first
                   ``ceil((start + count) / page_size)`` entries of a row are read
     pool          [pages, layers, 2, kv_heads, page_size, head_dim], contiguous
     """
-    return CpuAttentionPlan.make(counts, starts, block_tables, pool)
+    if computes(pool.dtype, pool.device) and pool.dtype in KV_KINDS:
+        return native.RaggedPlan.make(counts, starts, block_tables, pool)
+    return gathering.CpuAttentionPlan.make(counts, starts, block_tables, pool)
 
 
 def paged_attention(q: torch.Tensor, pool: torch.Tensor, layer: int, plan: AttentionPlan, scale: float) -> torch.Tensor:
@@ -38,6 +44,11 @@ def paged_attention(q: torch.Tensor, pool: torch.Tensor, layer: int, plan: Atten
 
     Returns [tokens, heads, head_dim] in the dtype of ``q``; padding rows are 0. Head ``h`` reads KV head
     ``h // (heads / kv_heads)``. A token's result depends on its own item only, and on this item's keys, not on how its
-    tokens are split over calls: see ``kernels.cpu.paged_attention`` for what bitwise equality needs.
+    tokens are split over calls: see ``kernels.cpu.paged_attention`` for what bitwise equality needs without the
+    library. Where the library computes, ``q`` is float32 whatever the pool's dtype.
     """
-    return batched(q, pool, layer, plan, scale)
+    if isinstance(plan, native.RaggedPlan):
+        if q.dtype != torch.float32:
+            return native.paged_attention(q.float().contiguous(), pool, layer, plan, scale).to(q.dtype)
+        return native.paged_attention(q.contiguous(), pool, layer, plan, scale)
+    return gathering.paged_attention(q, pool, layer, plan, scale)

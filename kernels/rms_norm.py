@@ -2,6 +2,8 @@
 
 import torch
 
+from kernels.cpu import rms_norm as native
+from kernels.cpu.library import computes
 from kernels.reference.rms_norm import rms_norm as reference
 
 
@@ -15,4 +17,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.
 
     Returns a new tensor like ``x``. A row's result does not depend on the other rows.
     """
+    parts = (x, weight) if residual is None else (x, weight, residual)
+    if computes(x.dtype, x.device) and all(part.dtype == torch.float32 and part.is_contiguous() for part in parts):
+        return native.rms_norm(x, weight, eps, residual)
     return reference(x, weight, eps, residual)

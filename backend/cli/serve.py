@@ -118,6 +118,7 @@ def engine_options(options: config.ServeOptions, model: Path) -> EngineOptions:
     return EngineOptions(
         model=str(model),
         dtype=options.dtype,
+        weights=options.weights,
         kv_memory=options.kv_memory,
         page_size=options.page_size,
         max_running=options.max_running,

@@ -47,7 +47,9 @@ def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) 
             code="no_memory",
             param="kv_memory",
         )
-    loaded = load_checkpoint(folder, options.dtype, device, progress, reserve_bytes=pages * page_bytes)
+    loaded = load_checkpoint(
+        folder, options.dtype, device, progress, reserve_bytes=pages * page_bytes, weights=options.weights
+    )
     max_context = min(max_context, pages * options.page_size)
     runner = Runner(loaded.model, pages, options.page_size, options.max_running, max_context)
     settings = Settings(

@@ -10,11 +10,14 @@ import torch
 
 from backend.engine.kv_pool import KVPool
 from backend.models.batch import Batch
+from kernels.cpu.library import computes
 from kernels.paged_attention import plan_attention
+from kernels.prefix_runs import tree_order
 from scheduler.plan import Chunk
 
-# Rows of a matrix product are computed with the same bits whatever the number of rows when that is a multiple of 4: MKL
-# on AVX-512 takes other paths for 1-3 rows, and splits a product over threads at multiples of 4.
+# Without the CPU library, rows of a matrix product are computed with the same bits whatever the number of rows only
+# when that is a multiple of 4: MKL on AVX-512 takes other paths for 1-3 rows, and splits a product over threads at
+# multiples of 4.
 ROW_MULTIPLE = 4
 
 
@@ -53,9 +56,17 @@ class StepBatch:
     emitting: np.ndarray
 
 
+def in_tree_order(chunks: list[Chunk], tables: BlockTables) -> list[int]:
+    """Indices of the chunks so that those with the same first pages are neighbours: what they share is read once."""
+    if len(chunks) < 3:
+        return list(range(len(chunks)))
+    slots = [chunk.slot for chunk in chunks]
+    return list(tree_order(tables.pages[slots, : int(tables.held[slots].max())]))
+
+
 def build_batch(chunks: list[Chunk], tokens: list[np.ndarray], tables: BlockTables, pool: KVPool) -> StepBatch:
-    """Lay the chunks' tokens one after another. ``tokens[i]``: [count] ids of ``chunks[i]``. Pages must be in the
-    tables."""
+    """Lay the chunks' tokens one after another, in the order given. ``tokens[i]``: [count] ids of ``chunks[i]``. Pages
+    must be in the tables."""
     counts = np.array([len(ids) for ids in tokens], np.int64)
     starts = np.array([chunk.start for chunk in chunks], np.int64)
     held = np.array([chunk.held for chunk in chunks], np.int64)
@@ -63,7 +74,8 @@ def build_batch(chunks: list[Chunk], tokens: list[np.ndarray], tables: BlockTabl
     emitting = np.flatnonzero([chunk.emits for chunk in chunks])
     first_rows = np.cumsum(counts) - counts
     rows = int(counts.sum())
-    padded = rows + -rows % ROW_MULTIPLE
+    multiple = 1 if computes(pool.storage.dtype, pool.storage.device) else ROW_MULTIPLE
+    padded = rows + -rows % multiple
 
     offsets = np.arange(rows) - np.repeat(first_rows, counts)
     ids, positions = np.zeros(padded, np.int64), np.zeros(padded, np.int64)
@@ -76,7 +88,7 @@ def build_batch(chunks: list[Chunk], tokens: list[np.ndarray], tables: BlockTabl
     written[:rows] = pages.astype(np.int64) * pool.page_size + positions[:rows] % pool.page_size
 
     last_rows = (first_rows + counts - 1)[emitting]
-    wanted = np.zeros(len(emitting) + -len(emitting) % ROW_MULTIPLE, np.int64)
+    wanted = np.zeros(len(emitting) + -len(emitting) % multiple, np.int64)
     wanted[: len(emitting)] = last_rows
     longest = -(-int((starts + counts).max()) // pool.page_size)
     device = pool.storage.device

@@ -7,7 +7,7 @@ chunk cannot be computed without failing the others.
 import numpy as np
 import torch
 
-from backend.engine.batch import BlockTables, StepBatch, build_batch
+from backend.engine.batch import BlockTables, StepBatch, build_batch, in_tree_order
 from backend.engine.kv_pool import KVPool
 from backend.engine.kv_pool import kv_bytes_per_page as bytes_per_page
 from backend.engine.sampling import SlotSampling
@@ -51,6 +51,8 @@ class Runner:
                 kept.append(index)
                 ids.append(self._token_ids(chunk))
         if kept:
+            order = in_tree_order([plan.chunks[index] for index in kept], self._tables)
+            kept, ids = [kept[place] for place in order], [ids[place] for place in order]
             step = build_batch([plan.chunks[index] for index in kept], ids, self._tables, self.pool)
             logits, finite = self.model.forward(step.batch, self.pool.storage)
             failures |= self._not_finite(step, finite.cpu().numpy())

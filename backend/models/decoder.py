@@ -7,7 +7,6 @@ content.
 from collections.abc import Iterator
 
 import torch
-from torch.nn.functional import embedding, linear
 
 from backend.models.batch import Batch
 from backend.models.config import ModelConfig
@@ -16,6 +15,8 @@ from backend.models.layers.mlp import MLP
 from backend.models.layers.norm import RMSNorm
 from backend.models.layers.parameter import Parameter
 from backend.models.layers.rope import RotaryEmbedding
+from kernels.cpu.library import computes
+from kernels.linear import LinearWeight, embedding, linear, prepare
 
 
 class Block:
@@ -34,19 +35,31 @@ class Block:
         for part in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
             yield from part.parameters()
 
+    def prepare(self, int8: bool, activations: torch.dtype) -> int:
+        """See ``Decoder.prepare``."""
+        norms = self.attention_norm.prepare(activations) + self.mlp_norm.prepare(activations)
+        return norms + self.attention.prepare(int8, activations) + self.mlp.prepare(int8)
+
 
 class Decoder:
-    """A causal language model. Weights are uninitialised until ``parameters()`` have been filled."""
+    """A causal language model. Weights are uninitialised until ``parameters()`` have been filled; then ``prepare()``.
+
+    ``dtype``: of weights and KV pages. What flows between the layers is in ``activations``: float32 where the CPU
+    library computes (it widens weights and keys as it reads them), else ``dtype``.
+    """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.config = config
         self.dtype = dtype
         self.device = device
+        self.activations = torch.float32 if computes(dtype, device) else dtype
         self._embedding = torch.empty(config.vocab_size, config.hidden_size, dtype=dtype, device=device)
         self._head = self._embedding if config.tied_embeddings else torch.empty_like(self._embedding)
         self._blocks = [Block(layer, config, dtype, device) for layer in range(config.layers)]
         self._norm = RMSNorm("model.norm", config.hidden_size, config.norm_eps, dtype, device)
-        self._rotary = RotaryEmbedding(config.rope, dtype, device)
+        self._rotary = RotaryEmbedding(config.rope, self.activations, device)
+        self._table: LinearWeight | None = None
+        self._output: LinearWeight | None = None
 
     def forward(self, batch: Batch, pool: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits [len(logit_rows), vocab] float32, and for each row whether its final state is finite, [rows] bool.
@@ -54,7 +67,8 @@ class Decoder:
         ``pool`` [pages, layers, 2, kv_heads, page_size, head_dim] in the run dtype, contiguous; gets the rows' keys and
         values.
         """
-        residual = embedding(batch.tokens, self._embedding)
+        assert self._table is not None and self._output is not None, "prepare() comes before the first pass"
+        residual = embedding(batch.tokens, self._table)
         angles = self._rotary(batch.positions)
         x = self._blocks[0].attention_norm(residual)
         following = [block.attention_norm for block in self._blocks[1:]]
@@ -63,7 +77,7 @@ class Decoder:
             x = block.mlp(block.mlp_norm(x, residual))
             x = norm_after(x, residual)
         finite = x.sum(-1, dtype=torch.float32).isfinite()
-        return linear(x[batch.logit_rows], self._head).float(), finite
+        return linear(x[batch.logit_rows], self._output).float(), finite
 
     def parameters(self) -> Iterator[Parameter]:
         """Where the checkpoint's tensors go, in the order of the forward pass."""
@@ -73,3 +87,14 @@ class Decoder:
         yield from self._norm.parameters()
         if self._head is not self._embedding:
             yield Parameter("lm_head.weight", self._head)
+
+    def prepare(self, int8: bool = False) -> int:
+        """Bring the filled weights into the form that is computed with, layer by layer, letting go of the loaded ones;
+        returns the bytes of all. ``int8``: see ``kernels.linear.prepare``."""
+        tied = self._head is self._embedding
+        self._table = prepare(self._embedding, int8=int8)
+        self._output = self._table if tied else prepare(self._head, int8=int8)
+        size = self._table.size_bytes + (0 if tied else self._output.size_bytes)
+        self._embedding = self._head = self._embedding.new_empty(0)
+        size += self._norm.prepare(self.activations)
+        return size + sum(block.prepare(int8, self.activations) for block in self._blocks)

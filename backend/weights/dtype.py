@@ -8,6 +8,7 @@ from torch.nn.functional import linear
 
 from backend.errors import StartError
 from backend.models.settings import DTYPES
+from kernels.cpu.library import computes
 
 MARGIN = 1.5  # so that a busy machine does not decide
 
@@ -16,8 +17,9 @@ def choose_dtype(name: str, checkpoint: torch.dtype, device: torch.device) -> to
     """``name``: ``auto``, ``float32``, ``float16`` or ``bfloat16``.
 
     ``auto`` keeps the checkpoint's dtype on GPUs. On CPUs float32 is run as float32; a bfloat16 checkpoint stays so
-    where this CPU multiplies bfloat16 clearly faster (it also moves half the bytes) and is widened elsewhere; float16
-    is widened, no CPU path for it is fast. The answer does not change while the process runs.
+    (half the bytes to move) where the library of CPU kernels widens it on the way or this CPU multiplies bfloat16
+    clearly faster, and is widened elsewhere; float16 is widened, no CPU path for it is fast. The answer does not change
+    while the process runs.
     """
     if name != "auto":
         if name not in DTYPES:
@@ -25,7 +27,9 @@ def choose_dtype(name: str, checkpoint: torch.dtype, device: torch.device) -> to
         return DTYPES[name]
     if device.type != "cpu":
         return checkpoint
-    return torch.bfloat16 if checkpoint == torch.bfloat16 and bfloat16_is_faster() else torch.float32
+    if checkpoint == torch.bfloat16 and (computes(checkpoint, device) or bfloat16_is_faster()):
+        return torch.bfloat16
+    return torch.float32
 
 
 @cache

@@ -22,6 +22,7 @@ from backend.weights.dtype import choose_dtype
 from backend.weights.files import locate, read_json
 from backend.weights.header import Entry, damaged
 from backend.weights.memory import available_bytes
+from kernels.cpu.library import computes
 
 Progress = Callable[[str, int, int], None]
 Located = dict[str, tuple[Path, Entry]]
@@ -46,16 +47,24 @@ def load_checkpoint(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     reserve_bytes: int = 0,
+    weights: str = "auto",
 ) -> LoadedModel:
     """Read ``config.json`` and the safetensors of ``folder``.
 
     ``dtype`` as in ``choose_dtype``. ``progress("weights", done, total)`` counts bytes on disk. ``reserve_bytes`` must
-    stay free beside the weights (for KV pages). Raises ``StartError``, naming file and tensor, for anything missing,
+    stay free beside the weights (for KV pages). ``weights``: ``auto``, or ``int8`` to round them to it once they are
+    read (see ``kernels.linear.prepare``). Raises ``StartError``, naming file and tensor, for anything missing,
     superfluous, damaged, of another shape or not finite, and for too little memory.
     """
     device = torch.device(device)
     config = read_model_config(folder)
     run_dtype = choose_dtype(dtype, config.dtype, device)
+    if weights == "int8" and not computes(run_dtype, device):
+        raise StartError(
+            f"int8 weights need the library of CPU kernels and float32 or bfloat16 beside them, not {run_dtype} on "
+            f"{device.type}",
+            param="weights",
+        )
     located = locate(folder)
     need = config.parameters * run_dtype.itemsize
     _check_room(need, reserve_bytes, device)
@@ -66,7 +75,7 @@ def load_checkpoint(
     except (RuntimeError, MemoryError) as error:
         raise _no_room(need, reserve_bytes, available_bytes(device)) from error
     _fill(list(_match(model, located, config)), progress or (lambda what, done, total: None))
-    return LoadedModel(model, config, run_dtype, need)
+    return LoadedModel(model, config, run_dtype, model.prepare(int8=weights == "int8"))
 
 
 def read_model_config(folder: Path) -> ModelConfig:

@@ -18,6 +18,7 @@ OTHERS = {
     "host": ("127.0.0.2", "::1"),
     "port": ("81", "82"),
     "dtype": ("float32", "bfloat16"),
+    "weights": ("int8", "auto"),
     "data-dir": ("/a", "/b"),
     "kv-memory": ("1MiB", "2MiB"),
     "page-size": ("8", "32"),

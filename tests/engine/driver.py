@@ -46,15 +46,15 @@ class Driver:
         # Last page first: a wrong stride then shows.
         self.free = list(range(runner.pool.pages))
         self.steps = 0
-        self.last_logits = torch.empty(0)
-        forward = runner.model.forward
+        self.last_logits: dict[int, torch.Tensor] = {}  # by request
+        draw = runner._draw
 
-        def recording(batch, pool):
-            result = forward(batch, pool)
-            self.last_logits = result[0].clone()
-            return result
+        def recording(step, logits, failures):
+            requests = [step.chunks[place].request for place in step.emitting]
+            self.last_logits = dict(zip(requests, logits.clone(), strict=False))
+            return draw(step, logits, failures)
 
-        runner.model.forward = recording  # type: ignore[method-assign]
+        runner._draw = recording  # type: ignore[method-assign]
 
     def sequence(self, slot: int, prompt: list[int], chunk: int = 512, sampling: Sampling = GREEDY) -> Sequence:
         return Sequence(100 + slot, slot, list(prompt), len(prompt), chunk, sampling)
@@ -79,15 +79,14 @@ class Driver:
                 sequence.opened = True
             chunks.append(self._chunk(sequence))
         self.steps += 1
+        self.last_logits = {}
         result = self.runner.run(StepPlan(self.steps, chunks, opened))
-        row = 0
         for sequence, chunk, tokens in zip(sequences, chunks, result.tokens, strict=True):
             sequence.computed += chunk.count
             sequence.held = 0
             sequence.tokens += tokens
-            if chunk.emits:
-                sequence.logits.append(self.last_logits[row])
-                row += 1
+            if sequence.request in self.last_logits and chunk.emits:
+                sequence.logits.append(self.last_logits[sequence.request])
         return result
 
     def finish(self, sequences: list[Sequence], outputs: int) -> None:

@@ -15,6 +15,7 @@ from backend.engine.messages import Inspect, Load, PromptPublished, PublishPromp
 from backend.engine.overlap import Overlapped
 from backend.engine.runner import Runner
 from backend.weights.load import load_checkpoint
+from kernels.cpu import library
 from scheduler.arms import ARMS
 from scheduler.loop import Inline, StepLoop
 from scheduler.plan import Sampling
@@ -128,6 +129,15 @@ def test_batch_of_sixteen_cold_then_warm(house: House) -> None:
     assert engine.run(house.prompts) == house.expected
     assert engine.run(house.prompts) == house.expected
     assert engine.load().preemptions == 0
+
+
+def test_without_the_library_of_cpu_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "library", lambda: None)
+    house = House(tmp_path)
+    engine = house.engine()
+    assert engine.run(house.prompts) == house.expected
+    assert engine.run(house.prompts) == house.expected
+    engine.load()
 
 
 def test_without_sharing(house: House) -> None:

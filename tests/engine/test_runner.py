@@ -7,6 +7,7 @@ import torch
 from backend.engine.kv_pool import KVPool, kv_bytes_per_page
 from backend.engine.runner import Runner
 from backend.errors import StartError
+from backend.models import decoder
 from backend.weights.load import load_checkpoint
 from scheduler.plan import Chunk, Opened, Sampling, StepPlan
 from tests.engine.driver import GREEDY, Driver, encode
@@ -160,13 +161,19 @@ def test_wrong_sampling_fails_alone_and_is_forgotten(driver) -> None:
     driver.finish([driver.sequence(0, prompt(5))], 2)
 
 
-def test_values_that_are_not_finite_fail_alone_and_leave_no_trace(tmp_path) -> None:
+def test_values_that_are_not_finite_fail_alone_and_leave_no_trace(tmp_path, monkeypatch) -> None:
     """A poisoned embedding: whoever uses the token fails, neighbours do not, and its pages are clean for the next
     owner."""
     save(Case("untied", "llama", 6, 3, 32, 600), tmp_path)
     model = load_checkpoint(tmp_path).model
-    embedding = next(p.target for p in model.parameters() if p.name == "model.embed_tokens.weight")
-    embedding[17] = float("nan")
+    look_up = decoder.embedding
+
+    def poisoned(tokens, table):
+        out = look_up(tokens, table)
+        out[tokens == 17] = float("nan")
+        return out
+
+    monkeypatch.setattr(decoder, "embedding", poisoned)
     driver = Driver(Runner(model, 12, PAGE, 4))
     tokens = [token for token in prompt(40) if token != 17]
     alone = driver.sequence(0, tokens)

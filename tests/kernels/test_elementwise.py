@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from kernels.kv_write import kv_write
+from kernels.cpu import library
+from kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
+from kernels.reference.kv_write import kv_write
+from kernels.reference.rope import rope
 from kernels.rms_norm import rms_norm
-from kernels.rope import rope
 from kernels.silu_and_mul import silu_and_mul
 
 
@@ -67,3 +69,36 @@ def test_kv_write_fills_exactly_its_slots() -> None:
         assert torch.equal(pool[page, 1, 0, :, offset], key[i])
         assert torch.equal(pool[page, 1, 1, :, offset], value[i])
     assert int((pool != 0).sum()) == 5 * 2 * 2 * 8
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("normed", [True, False])
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(1, 1, 2), (3, 1, 80), (6, 2, 64), (7, 7, 18)])
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_norm_rotation_and_write_in_one(native, normed, heads, kv_heads, head_dim, dtype, most, monkeypatch) -> None:
+    """Against the parts in float64; what is not written stays."""
+    if not native:
+        monkeypatch.setattr(library, "library", lambda: None)
+    page_size, tokens = 5, 9
+    pool = torch.randn(4, 3, 2, kv_heads, page_size, head_dim).to(dtype)
+    before = pool.clone()
+    qkv = torch.randn(tokens, (heads + 2 * kv_heads) * head_dim)
+    if not native:
+        qkv = qkv.to(dtype)
+    cos, sin = (torch.randn(tokens, head_dim // 2).to(qkv.dtype) for _ in range(2))
+    weights = [torch.randn(head_dim).to(qkv.dtype) if normed else None for _ in range(2)]
+    slots = torch.tensor([0, 4, 5, 19, 7, 8, 9, 10, 11])
+    query = qk_norm_rope_kv_write(qkv, cos, sin, *weights, 1e-5, pool, 1, slots)
+
+    exact = qkv.double().view(tokens, -1, head_dim).split([heads, kv_heads, kv_heads], dim=1)
+    turned = []
+    for part, weight in zip(exact, [*weights, None], strict=True):
+        if weight is not None:
+            part = part * (part.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * weight.double()
+        turned.append(rope(part, cos.double(), sin.double()))
+    torch.testing.assert_close(query.double(), turned[0], atol=most, rtol=most)
+    pages, offsets = slots // page_size, slots % page_size
+    torch.testing.assert_close(pool[pages, 1, 0, :, offsets].double(), turned[1], atol=most, rtol=most)
+    torch.testing.assert_close(pool[pages, 1, 1, :, offsets].double(), exact[2], atol=most, rtol=most)
+    pool[pages, 1, :, :, offsets] = before[pages, 1, :, :, offsets]
+    assert torch.equal(pool, before)

@@ -13,9 +13,9 @@ def tables(draw: st.DrawFn) -> tuple[int, np.ndarray, np.ndarray]:
     page_size = draw(st.sampled_from([1, 4, 16]))
     items = draw(st.integers(0, 9))
     width = draw(st.integers(0, 6))
-    rows = np.array(
-        [[draw(st.integers(0, 1)) for _ in range(width)] for _ in range(items)], np.int32
-    ).reshape(items, width)
+    rows = np.array([[draw(st.integers(0, 1)) for _ in range(width)] for _ in range(items)], np.int32).reshape(
+        items, width
+    )
     # A page id says its whole prefix, as in a radix tree: equal ids only below equal ids.
     pages = np.cumsum(rows * 2 ** np.arange(width, dtype=np.int32), axis=1, dtype=np.int32)
     pages += np.arange(width, dtype=np.int32) * 1000

@@ -5,6 +5,7 @@ import torch
 
 from backend.engine.runner import Runner
 from backend.weights.load import load_checkpoint
+from kernels.cpu import library
 from tests.engine.driver import Driver
 from tests.models.checkpoints import CASES, Case, save
 
@@ -26,8 +27,13 @@ def greedy(model: torch.nn.Module, prompt: list[int]) -> tuple[list[int], torch.
     return answer.sequences[0, len(prompt) :].tolist(), torch.cat(answer.logits)
 
 
+@pytest.mark.parametrize("native", [True, False], ids=["library", "torch"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_same_logits_and_tokens(case: Case, tmp_path) -> None:
+def test_same_logits_and_tokens(case: Case, native: bool, tmp_path, monkeypatch) -> None:
+    if not native:
+        monkeypatch.setattr(library, "library", lambda: None)
+    elif not library.available():
+        pytest.skip("the library of CPU kernels was not built")
     reference = save(case, tmp_path)
     generator = torch.Generator().manual_seed(7)
     prompts = [torch.randint(0, case.vocab, (n,), generator=generator).tolist() for n in LENGTHS]

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from backend.errors import StartError
+from backend.models.decoder import Decoder
 from backend.weights import load as load_module
 from backend.weights.load import load_checkpoint
 from tests.models.checkpoints import Case, save
@@ -16,6 +17,12 @@ CASE = Case("tiny", "llama", 4, 2, 16, 96)
 SHARDED = Case("tiny-sharded", "llama", 4, 2, 16, 96, shards="30KB")
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+
+@pytest.fixture(autouse=True)
+def as_loaded(monkeypatch) -> None:
+    """Weights stay where they were read to, instead of being packed for the CPU at hand."""
+    monkeypatch.setattr(Decoder, "prepare", lambda self, int8=False: self.config.parameters * self.dtype.itemsize)
 
 
 def parameters(folder, **options):

@@ -25,10 +25,12 @@ def test_control_group_limit_counts(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_auto(monkeypatch, fast) -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_auto(monkeypatch, native, fast) -> None:
+    monkeypatch.setattr(dtype_module, "computes", lambda dtype, device: native)
     monkeypatch.setattr(dtype_module, "bfloat16_is_faster", lambda: fast)
     assert choose_dtype("auto", torch.float32, CPU) == torch.float32
     assert choose_dtype("auto", torch.float16, CPU) == torch.float32
-    assert choose_dtype("auto", torch.bfloat16, CPU) == (torch.bfloat16 if fast else torch.float32)
+    assert choose_dtype("auto", torch.bfloat16, CPU) == (torch.bfloat16 if native or fast else torch.float32)
     assert choose_dtype("auto", torch.float16, torch.device("cuda")) == torch.float16
     assert choose_dtype("float16", torch.float32, CPU) == torch.float16

@@ -9,9 +9,8 @@ from backend.models.config import ModelConfig
 from backend.models.layers.linear import Linear
 from backend.models.layers.norm import RMSNorm
 from backend.models.layers.parameter import Parameter
-from kernels.kv_write import kv_write
 from kernels.paged_attention import paged_attention
-from kernels.rope import rope
+from kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 
 
 class Attention:
@@ -24,29 +23,37 @@ class Attention:
         self.config = config
         self.qkv = Linear(config.hidden_size, fused, config.qkv_bias, dtype, device)
         self.output = Linear(q, {f"{name}.o_proj": config.hidden_size}, config.output_bias, dtype, device)
-        self.norms: list[RMSNorm] = []
-        if config.qk_norm:
-            names = (f"{name}.q_norm", f"{name}.k_norm")
-            self.norms = [RMSNorm(part, config.head_dim, config.norm_eps, dtype, device) for part in names]
+        norm = (config.head_dim, config.norm_eps, dtype, device)
+        self.q_norm = RMSNorm(f"{name}.q_norm", *norm) if config.qk_norm else None
+        self.k_norm = RMSNorm(f"{name}.k_norm", *norm) if config.qk_norm else None
 
     def __call__(
         self, x: torch.Tensor, batch: Batch, pool: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]
     ) -> torch.Tensor:
-        config = self.config
-        heads = self.qkv(x).view(len(x), -1, config.head_dim)
-        rotated, value = heads[:, : config.heads + config.kv_heads], heads[:, config.heads + config.kv_heads :]
-        if self.norms:
-            normed = [self.norms[0](rotated[:, : config.heads]), self.norms[1](rotated[:, config.heads :])]
-            rotated = torch.cat(normed, dim=1)
-        rotated = rope(rotated, *angles)
-        query, key = rotated[:, : config.heads], rotated[:, config.heads :]
-        kv_write(pool, self.layer, key, value, batch.slots)
-        attended = paged_attention(query, pool, self.layer, batch.attention, config.scale)
+        query = qk_norm_rope_kv_write(
+            self.qkv(x),
+            *angles,
+            None if self.q_norm is None else self.q_norm.weight,
+            None if self.k_norm is None else self.k_norm.weight,
+            self.config.norm_eps,
+            pool,
+            self.layer,
+            batch.slots,
+        )
+        attended = paged_attention(query, pool, self.layer, batch.attention, self.config.scale)
         return self.output(attended.view(len(x), -1))
 
     def parameters(self) -> Iterator[Parameter]:
         """Where the checkpoint's tensors go."""
         yield from self.qkv.parameters()
         yield from self.output.parameters()
-        for norm in self.norms:
+        for norm in self._norms():
             yield from norm.parameters()
+
+    def prepare(self, int8: bool, activations: torch.dtype) -> int:
+        """See ``Linear.prepare``."""
+        norms = sum(norm.prepare(activations) for norm in self._norms())
+        return norms + self.qkv.prepare(int8) + self.output.prepare(int8)
+
+    def _norms(self) -> list[RMSNorm]:
+        return [norm for norm in (self.q_norm, self.k_norm) if norm is not None]

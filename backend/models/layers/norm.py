@@ -22,3 +22,8 @@ class RMSNorm:
     def parameters(self) -> Iterator[Parameter]:
         """Where the checkpoint's tensor goes."""
         yield Parameter(f"{self._name}.weight", self.weight)
+
+    def prepare(self, dtype: torch.dtype) -> int:
+        """Keep the weight in the dtype of what is normalised; returns its bytes."""
+        self.weight = self.weight.to(dtype)
+        return self.weight.nbytes

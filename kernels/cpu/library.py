@@ -1,0 +1,162 @@
+"""The C++ library of CPU kernels: finding it, and its calls as Python functions on tensors.
+
+Knows the C structs of ``native/native.h`` and nothing of models. The library is built beside this file by
+``kernels.cpu.build`` (the package's build hook and ``make`` call it); without it ``available()`` is false and callers
+take the torch path.
+"""
+
+import ctypes
+import os
+from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+import torch
+
+VERSION = 1
+PATH = Path(__file__).with_name("libbanyan_cpu.so")
+WEIGHT_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+KV_KINDS = {torch.float32: 0, torch.bfloat16: 1}
+
+
+class LinearCall(Structure):
+    """``LinearCall`` of native.h."""
+
+    _fields_ = (
+        ("x", c_void_p),
+        ("rows", c_int64),
+        ("x_stride", c_int64),
+        ("weight", c_void_p),
+        ("kind", c_int32),
+        ("gated", c_int32),
+        ("width", c_int64),
+        ("depth", c_int64),
+        ("scales", c_void_p),
+        ("bias", c_void_p),
+        ("out", c_void_p),
+        ("out_stride", c_int64),
+    )
+
+
+class NormCall(Structure):
+    """``NormCall`` of native.h."""
+
+    _fields_ = (
+        ("x", c_void_p),
+        ("residual", c_void_p),
+        ("weight", c_void_p),
+        ("out", c_void_p),
+        ("rows", c_int64),
+        ("width", c_int64),
+        ("eps", c_float),
+    )
+
+
+class Pool(Structure):
+    """``Pool`` of native.h."""
+
+    _fields_ = (
+        ("data", c_void_p),
+        ("kind", c_int32),
+        ("layers", c_int64),
+        ("kv_heads", c_int64),
+        ("page_size", c_int64),
+        ("head_dim", c_int64),
+    )
+
+    @classmethod
+    def of(cls, pool: torch.Tensor) -> "Pool":
+        """A pool [pages, layers, 2, kv_heads, page_size, head_dim]."""
+        layers, _, kv_heads, page_size, head_dim = pool.shape[1:]
+        return cls(pool.data_ptr(), KV_KINDS[pool.dtype], layers, kv_heads, page_size, head_dim)
+
+
+class RotateCall(Structure):
+    """``RotateCall`` of native.h."""
+
+    _fields_ = (
+        ("qkv", c_void_p),
+        ("rows", c_int64),
+        ("heads", c_int64),
+        ("cosine", c_void_p),
+        ("sine", c_void_p),
+        ("q_norm", c_void_p),
+        ("k_norm", c_void_p),
+        ("eps", c_float),
+        ("pool", Pool),
+        ("layer", c_int64),
+        ("slots", c_void_p),
+        ("q", c_void_p),
+    )
+
+
+class AttentionCall(Structure):
+    """``AttentionCall`` of native.h."""
+
+    _fields_ = (
+        ("q", c_void_p),
+        ("out", c_void_p),
+        ("heads", c_int64),
+        ("pool", Pool),
+        ("layer", c_int64),
+        ("items", c_int64),
+        ("counts", c_void_p),
+        ("starts", c_void_p),
+        ("tables", c_void_p),
+        ("table_stride", c_int64),
+        ("runs", c_void_p),
+        ("run_count", c_int64),
+        ("scale", c_float),
+    )
+
+
+CALLS = {
+    "banyan_version": ([], c_int),
+    "banyan_use": ([c_char_p], c_int),
+    "banyan_variant": ([], c_char_p),
+    "banyan_panel": ([], c_int),
+    "banyan_linear": ([POINTER(LinearCall), c_int], None),
+    "banyan_pack": ([c_int, c_void_p, c_int64, c_int64, c_int, c_void_p], None),
+    "banyan_embedding": ([POINTER(LinearCall), c_void_p, c_int64, c_void_p], None),
+    "banyan_rms_norm": ([POINTER(NormCall), c_int], None),
+    "banyan_rotate": ([POINTER(RotateCall), c_int], None),
+    "banyan_attention": ([POINTER(AttentionCall), c_int], None),
+}
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The loaded library; None when there is none, when it is of another version, or when ``BANYAN_NATIVE=0``.
+
+    torch is loaded first, so that both find one OpenMP runtime and share its threads.
+    """
+    if os.environ.get("BANYAN_NATIVE") == "0" or not PATH.exists():
+        return None
+    found = ctypes.CDLL(str(PATH))
+    for name, (arguments, result) in CALLS.items():
+        call = getattr(found, name)
+        call.argtypes, call.restype = arguments, result
+    return found if found.banyan_version() == VERSION else None
+
+
+def available() -> bool:
+    """Whether the library is there."""
+    return library() is not None
+
+
+def computes(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether weights or numbers of this dtype on this device are the library's work."""
+    return device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and available()
+
+
+def loaded() -> ctypes.CDLL:
+    """The library; ``RuntimeError`` when there is none."""
+    found = library()
+    if found is None:
+        raise RuntimeError("the library of CPU kernels is not there")
+    return found
+
+
+def call(name: str, told: Structure) -> None:
+    """A call that is spread over torch's number of threads."""
+    getattr(loaded(), name)(byref(told), torch.get_num_threads())

@@ -1,0 +1,74 @@
+// Norms, and what happens to queries, keys and values between the projection and attention. A row never depends on
+// another one.
+#pragma once
+
+#include <cmath>
+
+#include "native.h"
+#include "vector.h"
+
+namespace BANYAN_ISA {
+
+// Scale of a row: 1 / sqrt(mean of squares + eps).
+inline float norm_scale(const float* x, int64_t width, float eps) {
+  Floats squares = {};
+  int64_t i = 0;
+  for (; i + LANES <= width; i += LANES) squares += load(x + i) * load(x + i);
+  float total = sum(squares);
+  for (; i < width; ++i) total += x[i] * x[i];
+  return 1.0f / std::sqrt(total / width + eps);
+}
+
+inline void rms_norm(const NormCall& call, int threads) {
+  // Waking threads costs more than a few short rows.
+#pragma omp parallel for num_threads(threads) schedule(static) if (call.rows * call.width > 32768)
+  for (int64_t r = 0; r < call.rows; ++r) {
+    const float* x = call.x + r * call.width;
+    if (call.residual) {
+      float* residual = call.residual + r * call.width;
+      for (int64_t i = 0; i < call.width; ++i) residual[i] += x[i];
+      x = residual;
+    }
+    float* out = call.out + r * call.width;
+    const float scale = norm_scale(x, call.width, call.eps);
+    for (int64_t i = 0; i < call.width; ++i) out[i] = x[i] * scale * call.weight[i];
+  }
+}
+
+template <typename Kv>
+inline void rotate_row(const RotateCall& call, int64_t r) {
+  const Pool& pool = call.pool;
+  const int64_t dim = pool.head_dim, half = dim / 2;
+  const float *cosine = call.cosine + r * half, *sine = call.sine + r * half;
+  const float* from = call.qkv + r * (call.heads + 2 * pool.kv_heads) * dim;
+  const auto rotated = [&](const float* x, const float* weight, auto* to) {
+    const float scale = weight ? norm_scale(x, dim, call.eps) : 1.0f;
+    for (int64_t i = 0; i < half; ++i) {
+      const float a = weight ? x[i] * scale * weight[i] : x[i];
+      const float b = weight ? x[i + half] * scale * weight[i + half] : x[i + half];
+      store_one(to + i, a * cosine[i] - b * sine[i]);
+      store_one(to + i + half, b * cosine[i] + a * sine[i]);
+    }
+  };
+  for (int64_t h = 0; h < call.heads; ++h, from += dim) rotated(from, call.q_norm, call.q + (r * call.heads + h) * dim);
+  const int64_t page = call.slots[r] / pool.page_size, offset = call.slots[r] % pool.page_size;
+  Kv* keys = static_cast<Kv*>(pool.data) +
+             (((page * pool.layers + call.layer) * 2 * pool.kv_heads) * pool.page_size + offset) * dim;
+  Kv* values = keys + pool.kv_heads * pool.page_size * dim;
+  for (int64_t h = 0; h < pool.kv_heads; ++h, from += dim) rotated(from, call.k_norm, keys + h * pool.page_size * dim);
+  for (int64_t h = 0; h < pool.kv_heads; ++h, from += dim)
+    for (int64_t i = 0; i < dim; ++i) store_one(values + h * pool.page_size * dim + i, from[i]);
+}
+
+inline void rotate(const RotateCall& call, int threads) {
+  const int64_t size = (call.heads + 2 * call.pool.kv_heads) * call.pool.head_dim;
+#pragma omp parallel for num_threads(threads) schedule(static) if (call.rows * size > 32768)
+  for (int64_t r = 0; r < call.rows; ++r) {
+    if (call.pool.kind == KV_FLOAT)
+      rotate_row<float>(call, r);
+    else
+      rotate_row<bf16>(call, r);
+  }
+}
+
+}  // namespace BANYAN_ISA

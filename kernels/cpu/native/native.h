@@ -1,0 +1,87 @@
+// The calls of the library as plain C: what Python fills in, and what each variant of the code is given. All pointers
+// are the caller's; nothing is kept between calls. Floating numbers are float32 unless a kind says otherwise.
+#pragma once
+
+#include <cstdint>
+
+enum WeightKind { WEIGHT_FLOAT = 0, WEIGHT_BF16 = 1, WEIGHT_INT8 = 2 };
+enum KvKind { KV_FLOAT = 0, KV_BF16 = 1 };
+
+// out [rows, width] = x [rows, depth] times the weight, times `scales`, plus `bias`. With `gated` the weight holds gates
+// and ups, and out [rows, width / 2] = silu(gate) * up. `scales` and `bias` are in the order of the packed columns and as
+// long; null for none.
+struct LinearCall {
+  const float* x;
+  int64_t rows, x_stride;
+  const void* weight;
+  int32_t kind, gated;
+  int64_t width, depth;
+  const float* scales;
+  const float* bias;
+  float* out;
+  int64_t out_stride;
+};
+
+// out = x / rms(x) * weight by row of [rows, width]; with `residual`, residual += x first, and that is normalised.
+struct NormCall {
+  const float* x;
+  float* residual;
+  const float* weight;
+  float* out;
+  int64_t rows, width;
+  float eps;
+};
+
+// The pool: [pages, layers, 2, kv_heads, page_size, head_dim].
+struct Pool {
+  void* data;
+  int32_t kind;
+  int64_t layers, kv_heads, page_size, head_dim;
+};
+
+// qkv [rows, (heads + 2 * kv_heads) * head_dim] -> rotated queries in `q` [rows, heads, head_dim], rotated keys and
+// values in the pool at `slots` [rows] (page * page_size + offset). cosine, sine [rows, head_dim / 2].
+// q_norm, k_norm [head_dim]: weights of a norm per head before the rotation; null for none.
+struct RotateCall {
+  const float* qkv;
+  int64_t rows, heads;
+  const float* cosine;
+  const float* sine;
+  const float* q_norm;
+  const float* k_norm;
+  float eps;
+  Pool pool;
+  int64_t layer;
+  const int64_t* slots;
+  float* q;
+};
+
+// Attention of a step's new tokens over the pool, both [tokens, heads, head_dim]. The tokens of item i follow those of
+// item i - 1; they are counts[i] tokens from position starts[i] on, whose pages stand in row i of `tables`.
+// runs [run_count][4]: first item, items, first key, past the last key, as kernels/prefix_runs.py makes them.
+struct AttentionCall {
+  const float* q;
+  float* out;
+  int64_t heads;
+  Pool pool;
+  int64_t layer;
+  int64_t items;
+  const int64_t* counts;
+  const int64_t* starts;
+  const int32_t* tables;
+  int64_t table_stride;
+  const int64_t* runs;
+  int64_t run_count;
+  float scale;
+};
+
+struct Variant {
+  const char* name;
+  int panel;
+  void (*linear)(const LinearCall&, int threads);
+  void (*pack)(int kind, const void* from, int64_t width, int64_t depth, bool gated, void* to);
+  void (*embedding)(const LinearCall& table, const int64_t* tokens, int64_t rows, float* out);
+  void (*rms_norm)(const NormCall&, int threads);
+  void (*rotate)(const RotateCall&, int threads);
+  void (*attention)(const AttentionCall&, int threads);
+};

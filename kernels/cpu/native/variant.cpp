@@ -1,0 +1,16 @@
+// One instruction set's code; compiled once per set, with BANYAN_ISA and LANES given by the build.
+#include "attention.h"
+#include "elementwise.h"
+#include "linear.h"
+#include "native.h"
+
+#define TEXT(x) #x
+#define NAME(x) TEXT(x)
+#define JOIN(a, b) a##b
+#define SYMBOL(a, b) JOIN(a, b)
+
+extern const Variant SYMBOL(banyan_, BANYAN_ISA);
+const Variant SYMBOL(banyan_, BANYAN_ISA) = {
+    NAME(BANYAN_ISA),     BANYAN_ISA::PANEL,    BANYAN_ISA::linear, BANYAN_ISA::pack,
+    BANYAN_ISA::embedding, BANYAN_ISA::rms_norm, BANYAN_ISA::rotate, BANYAN_ISA::attention,
+};

@@ -1,0 +1,44 @@
+"""Between the projection and attention: a norm per head where the model has one, rotary positions, and the write of new
+keys and values into the paged pool. One pass over the projected row. Knows tensors only."""
+
+import torch
+
+from kernels.cpu import rotate as native
+from kernels.cpu.library import KV_KINDS, computes
+from kernels.reference.kv_write import kv_write
+from kernels.reference.rms_norm import rms_norm
+from kernels.reference.rope import rope
+
+
+def qk_norm_rope_kv_write(
+    qkv: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    q_weight: torch.Tensor | None,
+    k_weight: torch.Tensor | None,
+    eps: float,
+    pool: torch.Tensor,
+    layer: int,
+    slots: torch.Tensor,
+) -> torch.Tensor:
+    """Rotate queries and keys, each pair (i, i + head_dim/2) by its angle (Su et al. 2021, "RoFormer"; the half-split
+    order of Hugging Face), and store keys and values.
+
+    qkv        [tokens, (heads + 2 * kv_heads) * head_dim]: queries, keys, values
+    cos, sin   [tokens, head_dim/2], the dtype of ``qkv``: of position times frequency, times the attention factor
+    q_weight   [head_dim]: weight of an RMS norm of each query head before the rotation; None for none
+    k_weight   as ``q_weight``, for keys
+    pool       [pages, layers, 2, kv_heads, page_size, head_dim], contiguous; changed in place in ``layer``
+    slots      [tokens] int64: page * page_size + offset. A slot written twice in one call keeps either value
+
+    Returns the queries [tokens, heads, head_dim].
+    """
+    if computes(qkv.dtype, qkv.device) and qkv.dtype == torch.float32 and pool.dtype in KV_KINDS:
+        return native.qk_norm_rope_kv_write(qkv, cos, sin, q_weight, k_weight, eps, pool, layer, slots)
+    kv_heads, head_dim = pool.shape[3], pool.shape[5]
+    heads = qkv.view(len(qkv), -1, head_dim)
+    query, key, value = heads[:, : -2 * kv_heads], heads[:, -2 * kv_heads : -kv_heads], heads[:, -kv_heads:]
+    query = rope(query if q_weight is None else rms_norm(query, q_weight, eps), cos, sin)
+    key = rope(key if k_weight is None else rms_norm(key, k_weight, eps), cos, sin)
+    kv_write(pool, layer, key, value, slots)
+    return query
