@@ -10,7 +10,7 @@ import torch
 
 from kernels.cpu import paged_attention as gathering
 from kernels.cpu import ragged_attention as native
-from kernels.cpu.library import KV_KINDS, computes
+from kernels.kv_layout import keys_transposed
 
 AttentionPlan = gathering.CpuAttentionPlan | native.RaggedPlan
 
@@ -27,9 +27,9 @@ def plan_attention(
     starts        [items] int: position of the item's first new token
     block_tables  [items, most pages] int: pages of each item in order; only the first
                   ``ceil((start + count) / page_size)`` entries of a row are read
-    pool          [pages, layers, 2, kv_heads, page_size, head_dim], contiguous
+    pool          [pages, layers, 2, kv_heads, page_size, head_dim], contiguous, laid out as ``kernels.kv_layout`` says
     """
-    if computes(pool.dtype, pool.device) and pool.dtype in KV_KINDS:
+    if keys_transposed(pool):
         return native.RaggedPlan.make(counts, starts, block_tables, pool)
     return gathering.CpuAttentionPlan.make(counts, starts, block_tables, pool)
 

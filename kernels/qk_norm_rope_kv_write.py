@@ -4,7 +4,7 @@ keys and values into the paged pool. One pass over the projected row. Knows tens
 import torch
 
 from kernels.cpu import rotate as native
-from kernels.cpu.library import KV_KINDS, computes
+from kernels.kv_layout import keys_transposed
 from kernels.reference.kv_write import kv_write
 from kernels.reference.rms_norm import rms_norm
 from kernels.reference.rope import rope
@@ -28,12 +28,13 @@ def qk_norm_rope_kv_write(
     cos, sin   [tokens, head_dim/2], the dtype of ``qkv``: of position times frequency, times the attention factor
     q_weight   [head_dim]: weight of an RMS norm of each query head before the rotation; None for none
     k_weight   as ``q_weight``, for keys
-    pool       [pages, layers, 2, kv_heads, page_size, head_dim], contiguous; changed in place in ``layer``
+    pool       [pages, layers, 2, kv_heads, page_size, head_dim], contiguous, laid out as ``kernels.kv_layout`` says;
+               changed in place in ``layer``
     slots      [tokens] int64: page * page_size + offset. A slot written twice in one call keeps either value
 
     Returns the queries [tokens, heads, head_dim].
     """
-    if computes(qkv.dtype, qkv.device) and qkv.dtype == torch.float32 and pool.dtype in KV_KINDS:
+    if keys_transposed(pool):
         return native.qk_norm_rope_kv_write(qkv, cos, sin, q_weight, k_weight, eps, pool, layer, slots)
     kv_heads, head_dim = pool.shape[3], pool.shape[5]
     heads = qkv.view(len(qkv), -1, head_dim)

@@ -3,13 +3,15 @@
     [page, layer, 2 (K, V), kv_head, page_size, head_dim]
 
 A page of all layers is one contiguous run, so it can be copied, offloaded or sent in one piece; a (page, layer, K or V,
-head) block is a contiguous tile. One page past the last belongs to nobody: writes that must go nowhere go there.
+head) block is a contiguous tile (of keys transposed where the CPU library computes: ``kernels.kv_layout``). One page
+past the last belongs to nobody: writes that must go nowhere go there.
 """
 
 import torch
 
 from backend.errors import StartError
 from backend.models.config import ModelConfig
+from kernels.kv_layout import clear_slots
 
 
 def kv_bytes_per_page(config: ModelConfig, page_size: int, dtype: torch.dtype) -> int:
@@ -49,4 +51,4 @@ class KVPool:
 
     def clear(self, slots: torch.Tensor) -> None:
         """Zero the keys and values of ``slots`` [n] int64 (page * page_size + offset) in every layer."""
-        self.storage[slots // self.page_size, :, :, :, slots % self.page_size] = 0
+        clear_slots(self.storage, slots)

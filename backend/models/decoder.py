@@ -15,7 +15,9 @@ from backend.models.layers.mlp import MLP
 from backend.models.layers.norm import RMSNorm
 from backend.models.layers.parameter import Parameter
 from backend.models.layers.rope import RotaryEmbedding
+from kernels.cpu.decode import Layer, Layers
 from kernels.cpu.library import computes
+from kernels.cpu.ragged_attention import RaggedPlan
 from kernels.linear import LinearWeight, embedding, linear, prepare
 
 
@@ -34,6 +36,24 @@ class Block:
         """Where the checkpoint's tensors go."""
         for part in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
             yield from part.parameters()
+
+    def packed(self) -> Layer | None:
+        """The weights as the CPU library's layer; None where it does not compute."""
+        attention, mlp = self.attention, self.mlp
+        qkv, output = attention.qkv.ready.packed, attention.output.ready.packed
+        gate_up, down = mlp.gate_up.ready.packed, mlp.down.ready.packed
+        if qkv is None or output is None or gate_up is None or down is None:
+            return None
+        return Layer(
+            qkv,
+            output,
+            gate_up,
+            down,
+            attention_norm=self.attention_norm.weight,
+            mlp_norm=self.mlp_norm.weight,
+            q_norm=None if attention.q_norm is None else attention.q_norm.weight,
+            k_norm=None if attention.k_norm is None else attention.k_norm.weight,
+        )
 
     def prepare(self, int8: bool, activations: torch.dtype) -> int:
         """See ``Decoder.prepare``."""
@@ -60,6 +80,7 @@ class Decoder:
         self._rotary = RotaryEmbedding(config.rope, self.activations, device)
         self._table: LinearWeight | None = None
         self._output: LinearWeight | None = None
+        self._layers: Layers | None = None
 
     def forward(self, batch: Batch, pool: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits [len(logit_rows), vocab] float32, and for each row whether its final state is finite, [rows] bool.
@@ -70,14 +91,25 @@ class Decoder:
         assert self._table is not None and self._output is not None, "prepare() comes before the first pass"
         residual = embedding(batch.tokens, self._table)
         angles = self._rotary(batch.positions)
+        if self._layers is not None and isinstance(batch.attention, RaggedPlan):
+            self._layers.run(residual, *angles, batch.slots, pool, batch.attention)
+            x = self._norm(residual)
+        else:
+            x = self._run_blocks(residual, batch, pool, angles)
+        finite = x.sum(-1, dtype=torch.float32).isfinite()
+        return linear(x[batch.logit_rows], self._output).float(), finite
+
+    def _run_blocks(
+        self, residual: torch.Tensor, batch: Batch, pool: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
+        """The state after the last norm, operation by operation."""
         x = self._blocks[0].attention_norm(residual)
         following = [block.attention_norm for block in self._blocks[1:]]
         for block, norm_after in zip(self._blocks, [*following, self._norm], strict=True):
             x = block.attention(x, batch, pool, angles)
             x = block.mlp(block.mlp_norm(x, residual))
             x = norm_after(x, residual)
-        finite = x.sum(-1, dtype=torch.float32).isfinite()
-        return linear(x[batch.logit_rows], self._output).float(), finite
+        return x
 
     def parameters(self) -> Iterator[Parameter]:
         """Where the checkpoint's tensors go, in the order of the forward pass."""
@@ -97,4 +129,8 @@ class Decoder:
         size = self._table.size_bytes + (0 if tied else self._output.size_bytes)
         self._embedding = self._head = self._embedding.new_empty(0)
         size += self._norm.prepare(self.activations)
-        return size + sum(block.prepare(int8, self.activations) for block in self._blocks)
+        size += sum(block.prepare(int8, self.activations) for block in self._blocks)
+        packed = [layer for block in self._blocks if (layer := block.packed()) is not None]
+        if len(packed) == len(self._blocks):
+            self._layers = Layers(packed, self.config.norm_eps, self.config.scale)
+        return size

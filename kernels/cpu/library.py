@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-VERSION = 1
+VERSION = 2
 PATH = Path(__file__).with_name("libbanyan_cpu.so")
 WEIGHT_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 KV_KINDS = {torch.float32: 0, torch.bfloat16: 1}
@@ -53,7 +53,7 @@ class NormCall(Structure):
 
 
 class Pool(Structure):
-    """``Pool`` of native.h."""
+    """``Pool`` of native.h; see ``kernels.kv_layout`` for the tiles of keys."""
 
     _fields_ = (
         ("data", c_void_p),
@@ -110,6 +110,36 @@ class AttentionCall(Structure):
     )
 
 
+class LayerWeights(Structure):
+    """``LayerWeights`` of native.h."""
+
+    _fields_ = (
+        ("qkv", LinearCall),
+        ("output", LinearCall),
+        ("gate_up", LinearCall),
+        ("down", LinearCall),
+        ("attention_norm", c_void_p),
+        ("mlp_norm", c_void_p),
+        ("q_norm", c_void_p),
+        ("k_norm", c_void_p),
+    )
+
+
+class DecodeCall(Structure):
+    """``DecodeCall`` of native.h."""
+
+    _fields_ = (
+        ("layers", POINTER(LayerWeights)),
+        ("layer_count", c_int64),
+        ("residual", c_void_p),
+        ("rows", c_int64),
+        ("hidden", c_int64),
+        ("eps", c_float),
+        ("rotate", RotateCall),
+        ("attention", AttentionCall),
+    )
+
+
 CALLS = {
     "banyan_version": ([], c_int),
     "banyan_use": ([c_char_p], c_int),
@@ -121,6 +151,7 @@ CALLS = {
     "banyan_rms_norm": ([POINTER(NormCall), c_int], None),
     "banyan_rotate": ([POINTER(RotateCall), c_int], None),
     "banyan_attention": ([POINTER(AttentionCall), c_int], None),
+    "banyan_decode": ([POINTER(DecodeCall), c_int], None),
 }
 
 

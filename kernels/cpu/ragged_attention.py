@@ -31,30 +31,33 @@ class RaggedPlan:
         runs = np.array(found, np.int64).reshape(-1, 4)
         return RaggedPlan(np.ascontiguousarray(counts, np.int64), starts, tables, runs)
 
+    @property
+    def tokens(self) -> int:
+        """New tokens of all items."""
+        return int(self.counts.sum())
+
+    def call(self, pool: torch.Tensor, heads: int, scale: float) -> AttentionCall:
+        """The library's call, without queries, output and layer."""
+        return AttentionCall(
+            heads=heads,
+            pool=Pool.of(pool),
+            items=len(self.counts),
+            counts=self.counts.ctypes.data,
+            starts=self.starts.ctypes.data,
+            tables=self.tables.ctypes.data,
+            table_stride=self.tables.shape[1],
+            runs=self.runs.ctypes.data,
+            run_count=len(self.runs),
+            scale=scale,
+        )
+
 
 def paged_attention(q: torch.Tensor, pool: torch.Tensor, layer: int, plan: RaggedPlan, scale: float) -> torch.Tensor:
     """See ``kernels.paged_attention.paged_attention``; q contiguous float32, pool float32 or bfloat16."""
-    tokens = int(plan.counts.sum())
     out = torch.empty_like(q)
-    out[tokens:] = 0
-    if tokens == 0:
-        return out
-    call(
-        "banyan_attention",
-        AttentionCall(
-            q=q.data_ptr(),
-            out=out.data_ptr(),
-            heads=q.shape[1],
-            pool=Pool.of(pool),
-            layer=layer,
-            items=len(plan.counts),
-            counts=plan.counts.ctypes.data,
-            starts=plan.starts.ctypes.data,
-            tables=plan.tables.ctypes.data,
-            table_stride=plan.tables.shape[1],
-            runs=plan.runs.ctypes.data,
-            run_count=len(plan.runs),
-            scale=scale,
-        ),
-    )
+    out[plan.tokens :] = 0
+    if plan.tokens:
+        told = plan.call(pool, q.shape[1], scale)
+        told.q, told.out, told.layer = q.data_ptr(), out.data_ptr(), layer
+        call("banyan_attention", told)
     return out

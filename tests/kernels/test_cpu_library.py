@@ -6,6 +6,7 @@ import torch
 
 from kernels.cpu import library as binding
 from kernels.cpu.linear import quantize
+from kernels.kv_layout import as_stored
 from kernels.linear import embedding, linear, prepare
 from kernels.paged_attention import paged_attention, plan_attention
 from kernels.prefix_runs import prefix_runs, tree_order
@@ -85,7 +86,7 @@ def test_attention(variant, dtype, heads, kv_heads, head_dim) -> None:
     q = q.float()
     plan = plan_attention(counts, starts, tables, pool)
     expected = reference(q.double(), pool, 1, counts, starts, tables, head_dim**-0.5)
-    out = paged_attention(q, pool, 1, plan, head_dim**-0.5)
+    out = paged_attention(q, as_stored(pool), 1, plan, head_dim**-0.5)
     torch.testing.assert_close(out.double(), expected, atol=3e-6, rtol=1e-5)
     assert not out[int(counts.sum()) :].any()
 
@@ -111,14 +112,14 @@ def test_shared_runs_change_no_bit(variant, page_size, dtype) -> None:
     q = torch.from_numpy(rng.standard_normal((int(counts.sum()), heads, head_dim))).float()
     plan = plan_attention(counts, starts, tables, pool)
     assert len(prefix_runs(starts, tables, page_size)) >= 3
-    together = paged_attention(q, pool, 0, plan, 0.125)
+    together = paged_attention(q, stored := as_stored(pool), 0, plan, 0.125)
     expected = reference(q.double(), pool, 0, counts, starts, tables, 0.125)
     torch.testing.assert_close(together.double(), expected, atol=3e-6, rtol=1e-5)
     first = 0
     for item, count in enumerate(counts.tolist()):
         alone = plan_attention(counts[item : item + 1], starts[item : item + 1], tables[item : item + 1], pool)
         rows = slice(first, first + count)
-        assert torch.equal(paged_attention(q[rows], pool, 0, alone, 0.125), together[rows])
+        assert torch.equal(paged_attention(q[rows], stored, 0, alone, 0.125), together[rows])
         first += count
 
 
@@ -143,7 +144,7 @@ def test_scores_far_apart_and_large() -> None:
     """Softmax over scores of thousands neither overflows nor loses the largest."""
     counts, starts, tables, pool, q = make_case([1, 5], [200, 90], 2, 1, 64, 16)
     q = q * 1000
-    out = paged_attention(q, pool, 0, plan_attention(counts, starts, tables, pool), 1.0)
+    out = paged_attention(q, as_stored(pool), 0, plan_attention(counts, starts, tables, pool), 1.0)
     expected = reference(q.double(), pool, 0, counts, starts, tables, 1.0)
     torch.testing.assert_close(out.double(), expected, atol=2e-3, rtol=1e-3)
     assert bool(out.isfinite().all())

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kernels.cpu import library
+from kernels.kv_layout import as_plain, as_stored, clear_slots
 from kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from kernels.reference.kv_write import kv_write
 from kernels.reference.rope import rope
@@ -74,14 +75,14 @@ def test_kv_write_fills_exactly_its_slots() -> None:
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("normed", [True, False])
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(1, 1, 2), (3, 1, 80), (6, 2, 64), (7, 7, 18)])
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 0.08)])
 def test_norm_rotation_and_write_in_one(native, normed, heads, kv_heads, head_dim, dtype, most, monkeypatch) -> None:
     """Against the parts in float64; what is not written stays."""
     if not native:
         monkeypatch.setattr(library, "library", lambda: None)
     page_size, tokens = 5, 9
-    pool = torch.randn(4, 3, 2, kv_heads, page_size, head_dim).to(dtype)
-    before = pool.clone()
+    before = torch.randn(4, 3, 2, kv_heads, page_size, head_dim).to(dtype)
+    pool = as_stored(before)
     qkv = torch.randn(tokens, (heads + 2 * kv_heads) * head_dim)
     if not native:
         qkv = qkv.to(dtype)
@@ -89,6 +90,7 @@ def test_norm_rotation_and_write_in_one(native, normed, heads, kv_heads, head_di
     weights = [torch.randn(head_dim).to(qkv.dtype) if normed else None for _ in range(2)]
     slots = torch.tensor([0, 4, 5, 19, 7, 8, 9, 10, 11])
     query = qk_norm_rope_kv_write(qkv, cos, sin, *weights, 1e-5, pool, 1, slots)
+    pool = as_plain(pool)
 
     exact = qkv.double().view(tokens, -1, head_dim).split([heads, kv_heads, kv_heads], dim=1)
     turned = []
@@ -102,3 +104,17 @@ def test_norm_rotation_and_write_in_one(native, normed, heads, kv_heads, head_di
     torch.testing.assert_close(pool[pages, 1, 1, :, offsets].double(), exact[2], atol=most, rtol=most)
     pool[pages, 1, :, :, offsets] = before[pages, 1, :, :, offsets]
     assert torch.equal(pool, before)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_cleared_slots_are_zero_and_others_stay(native, monkeypatch) -> None:
+    if not native:
+        monkeypatch.setattr(library, "library", lambda: None)
+    before = torch.randn(4, 3, 2, 2, 5, 8)
+    pool = as_stored(before)
+    slots = torch.tensor([0, 4, 13])
+    clear_slots(pool, slots)
+    after = as_plain(pool)
+    assert not after[slots // 5, :, :, :, slots % 5].any()
+    before[slots // 5, :, :, :, slots % 5] = 0
+    assert torch.equal(after, before)

@@ -5,12 +5,19 @@ import pytest
 import torch
 
 from kernels.cpu.paged_attention import padded_widths
-from kernels.paged_attention import paged_attention, plan_attention
+from kernels.kv_layout import as_stored
+from kernels.paged_attention import paged_attention as as_it_lies
+from kernels.paged_attention import plan_attention
 from kernels.reference.paged_attention import paged_attention as reference
 
 LAYERS = 2
 # MKL on AVX-512 is where equality to the bit has been worked out; elsewhere results agree to rounding.
 EXACT = torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def paged_attention(q, pool, layer, plan, scale):
+    """On a pool with keys [page_size, head_dim], whatever the kernels' layout is."""
+    return as_it_lies(q, as_stored(pool), layer, plan, scale)
 
 
 def make_case(counts, starts, heads, kv_heads, head_dim, page_size, dtype=torch.float32, seed=0):

@@ -31,8 +31,13 @@ class Linear:
         self._ready: LinearWeight | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return linear(x, self.ready)
+
+    @property
+    def ready(self) -> LinearWeight:
+        """The prepared weights."""
         assert self._ready is not None, "prepare() comes before the first pass"
-        return linear(x, self._ready)
+        return self._ready
 
     def parameters(self) -> Iterator[Parameter]:
         """Where the checkpoint's tensors go; gone once the layer is prepared."""

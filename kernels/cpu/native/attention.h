@@ -1,9 +1,9 @@
 // Causal attention over paged keys and values, ragged over requests, runs of shared keys read once for all their rows.
 //
 // A task is a KV head and a few dozen token rows. Its queries (rows times heads per KV head) go through the keys in
-// blocks of BLOCK, block boundaries counted from position 0. For each block the keys are transposed and the values laid
-// in panels once, for all queries of the task that see them; then scores, online softmax (Milakov and Gimelshein 2018) and
-// weighted values follow for a tile of queries at a time, as small matrix products in registers.
+// blocks of BLOCK, block boundaries counted from position 0; for each block scores, online softmax (Milakov and Gimelshein
+// 2018) and weighted values follow for a tile of queries at a time, as small matrix products in registers. The pool's
+// keys are stored transposed (see Pool), so that both products read pages as they lie.
 //
 // A query's result is one chain of operations over the blocks from the first to its own position. It does not depend on
 // who shares the blocks, on how its tokens are split into chunks, or on threads: cached and shared text gets the same bits
@@ -17,14 +17,13 @@
 #include "native.h"
 #include "vector.h"
 
-#ifdef __AVX2__
-#include <immintrin.h>
-#endif
-
 namespace BANYAN_ISA {
 
 constexpr int BLOCK = 64;
-constexpr int QUERIES = 96;  // of a task: their state (64 or 128 floats each) stays in L2 beside a block
+constexpr int KEYS = 16;      // that lie together, at least: a page holds a multiple of them, or is copied
+constexpr int GROUPS = BLOCK / KEYS;
+constexpr int QUERIES = 96;   // of a task: their state (64 or 128 floats each) stays in L2 beside a block
+constexpr int SUMS = TILE * 2;  // vectors of sums that fill the registers
 
 // Keys begin .. end - 1 through block table row `item`, for token rows first .. first + rows - 1.
 struct Part {
@@ -36,50 +35,142 @@ struct Task {
   double cost;
 };
 
-// Where the keys of a block lie: from (page, offset) to the address of a (layer, K or V, head) row.
-template <typename Kv>
-struct Rows {
-  const Kv* base;
-  int64_t page_stride, page_size, head_dim;
-
-  Rows(const Pool& pool, int64_t layer, int kind, int64_t head)
-      : page_stride(pool.layers * 2 * pool.kv_heads * pool.page_size * pool.head_dim),
-        page_size(pool.page_size),
-        head_dim(pool.head_dim) {
-    base = static_cast<const Kv*>(pool.data) + ((layer * 2 + kind) * pool.kv_heads + head) * page_size * head_dim;
-  }
-
-  const Kv* at(const int32_t* table, int64_t key) const {
-    return base + table[key / page_size] * page_stride + key % page_size * head_dim;
-  }
+// A block's keys, as GROUPS tiles [head_dim][KEYS] with key_step numbers from row to row, and its values, as GROUPS tiles
+// [KEYS][head_dim] with value_step.
+template <typename Number>
+struct Block {
+  const Number *keys[GROUPS], *values[GROUPS];
+  int64_t key_step, value_step;
 };
 
-// Eight rows of eight numbers -> columns: to[d * PANEL + j] = rows[j][d].
-template <typename Kv>
-inline void transpose8(const Kv* const* rows, int64_t d, float* to) {
-#ifdef __AVX2__
-  __m256 r[8], t[8];
-  for (int j = 0; j < 8; ++j) {
-    if constexpr (sizeof(Kv) == 4)
-      r[j] = _mm256_loadu_ps((const float*)rows[j] + d);
-    else
-      r[j] = _mm256_castsi256_ps(
-          _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(rows[j] + d))), 16));
+// How many vectors of sums a tile of `rows` takes at a time, a power of two up to 4.
+constexpr int vectors(int rows) { return rows * 4 <= SUMS ? 4 : rows * 2 <= SUMS ? 2 : 1; }
+
+// scores [ROWS][BLOCK] = queries [ROWS][dim] times the keys of the block.
+template <int ROWS, typename Number>
+inline void score(const float* queries, int64_t dim, const Block<Number>& block, float* scores) {
+  constexpr int per_group = KEYS / LANES, groups = std::max(1, vectors(ROWS) / per_group), width = groups * per_group;
+  for (int group = 0; group < GROUPS; group += groups) {
+    Floats sums[ROWS][width] = {};
+    for (int64_t d = 0; d < dim; ++d) {
+      Floats keys[width];
+      for (int v = 0; v < width; ++v)
+        keys[v] = load(block.keys[group + v / per_group] + d * block.key_step + v % per_group * LANES);
+      for (int r = 0; r < ROWS; ++r) {
+        const Floats query = splat(queries[r * dim + d]);
+        for (int v = 0; v < width; ++v) sums[r][v] += query * keys[v];
+      }
+    }
+    for (int r = 0; r < ROWS; ++r)
+      for (int v = 0; v < width; ++v) store(scores + r * BLOCK + group * KEYS + v * LANES, sums[r][v]);
   }
-  for (int j = 0; j < 8; j += 2) t[j] = _mm256_unpacklo_ps(r[j], r[j + 1]), t[j + 1] = _mm256_unpackhi_ps(r[j], r[j + 1]);
-  for (int j = 0; j < 8; j += 4) {
-    r[j] = _mm256_shuffle_ps(t[j], t[j + 2], 0x44), r[j + 1] = _mm256_shuffle_ps(t[j], t[j + 2], 0xee);
-    r[j + 2] = _mm256_shuffle_ps(t[j + 1], t[j + 3], 0x44), r[j + 3] = _mm256_shuffle_ps(t[j + 1], t[j + 3], 0xee);
-  }
-  for (int j = 0; j < 4; ++j) {
-    _mm256_storeu_ps(to + (d + j) * PANEL, _mm256_permute2f128_ps(r[j], r[j + 4], 0x20));
-    _mm256_storeu_ps(to + (d + j + 4) * PANEL, _mm256_permute2f128_ps(r[j], r[j + 4], 0x31));
-  }
-#else
-  for (int j = 0; j < 8; ++j)
-    for (int i = 0; i < 8; ++i) to[(d + i) * PANEL + j] = load_one(rows[j] + d + i);
-#endif
 }
+
+// out [ROWS][WIDTH vectors] += weights [ROWS][BLOCK] times the first `valid` values of the block, from column `at` on.
+template <int ROWS, int WIDTH, typename Number>
+inline void weigh_columns(const float* weights, const Block<Number>& block, int64_t valid, int64_t at, float* out,
+                          int64_t out_stride) {
+  Floats sums[ROWS][WIDTH];
+  for (int r = 0; r < ROWS; ++r)
+    for (int v = 0; v < WIDTH; ++v) sums[r][v] = load(out + r * out_stride + at + v * LANES);
+  for (int64_t j = 0; j < valid; ++j) {
+    const Number* row = block.values[j / KEYS] + j % KEYS * block.value_step + at;
+    Floats values[WIDTH];
+    for (int v = 0; v < WIDTH; ++v) values[v] = load(row + v * LANES);
+    for (int r = 0; r < ROWS; ++r) {
+      const Floats weight = splat(weights[r * BLOCK + j]);
+      for (int v = 0; v < WIDTH; ++v) sums[r][v] += weight * values[v];
+    }
+  }
+  for (int r = 0; r < ROWS; ++r)
+    for (int v = 0; v < WIDTH; ++v) store(out + r * out_stride + at + v * LANES, sums[r][v]);
+}
+
+template <int ROWS, typename Number>
+inline void weigh(const float* weights, const Block<Number>& block, int64_t valid, int64_t width, float* out) {
+  constexpr int wide = vectors(ROWS);
+  int64_t at = 0;
+  for (; at + wide * LANES <= width; at += wide * LANES)
+    weigh_columns<ROWS, wide>(weights, block, valid, at, out, width);
+  for (; at < width; at += LANES) weigh_columns<ROWS, 1>(weights, block, valid, at, out, width);
+}
+
+template <int ROWS, typename Number>
+inline void score(int rows, const float* queries, int64_t dim, const Block<Number>& block, float* scores) {
+  if constexpr (ROWS > 0) {
+    if (rows == ROWS) return score<ROWS>(queries, dim, block, scores);
+    score<ROWS - 1>(rows, queries, dim, block, scores);
+  }
+}
+
+template <int ROWS, typename Number>
+inline void weigh(int rows, const float* weights, const Block<Number>& block, int64_t valid, int64_t width, float* out) {
+  if constexpr (ROWS > 0) {
+    if (rows == ROWS) return weigh<ROWS>(weights, block, valid, width, out);
+    weigh<ROWS - 1>(rows, weights, block, valid, width, out);
+  }
+}
+
+// Finds blocks in the pool. Where pages or heads do not fit the vectors, a block is copied, widened, into `keys` and
+// `values`.
+template <typename Kv>
+struct Pages {
+  const Kv *key_base, *value_base;
+  const int32_t* table;
+  int64_t page_stride, page_size, head_dim;
+
+  Pages(const AttentionCall& call, int64_t head, int64_t item) {
+    const Pool& pool = call.pool;
+    page_size = pool.page_size, head_dim = pool.head_dim;
+    page_stride = pool.layers * 2 * pool.kv_heads * page_size * head_dim;
+    key_base = static_cast<const Kv*>(pool.data) + (call.layer * 2 * pool.kv_heads + head) * page_size * head_dim;
+    value_base = key_base + pool.kv_heads * page_size * head_dim;
+    table = call.tables + item * call.table_stride;
+  }
+
+  static bool fit(const Pool& pool) { return pool.page_size % KEYS == 0 && pool.head_dim % LANES == 0; }
+
+  // The block at `key`, whose first `valid` keys are there; behind them stands what is there already.
+  Block<Kv> direct(int64_t key, int64_t valid) const {
+    Block<Kv> block;
+    block.key_step = page_size, block.value_step = head_dim;
+    for (int g = 0; g < GROUPS; ++g) {
+      const int64_t at = key + std::min<int64_t>(g * KEYS, (valid - 1) / KEYS * KEYS), offset = at % page_size;
+      const int64_t page = table[at / page_size] * page_stride;
+      block.keys[g] = key_base + page + offset;
+      block.values[g] = value_base + page + offset * head_dim;
+    }
+    return block;
+  }
+
+  Block<float> copied(int64_t key, int64_t valid, int64_t padded, float* keys, float* values) const {
+    Block<float> block;
+    block.key_step = KEYS, block.value_step = padded;
+    for (int g = 0; g < GROUPS; ++g) {
+      block.keys[g] = keys + g * KEYS * head_dim;
+      block.values[g] = values + g * KEYS * padded;
+    }
+    for (int64_t j = 0; j < valid; ++j) {
+      const int64_t offset = (key + j) % page_size, page = table[(key + j) / page_size] * page_stride;
+      for (int64_t d = 0; d < head_dim; ++d) {
+        keys[(j / KEYS * head_dim + d) * KEYS + j % KEYS] = load_one(key_base + page + d * page_size + offset);
+        values[j * padded + d] = load_one(value_base + page + offset * head_dim + d);
+      }
+    }
+    return block;
+  }
+
+  void prefetch(int64_t key, int64_t end) const {
+    for (end = std::min(end, key + BLOCK); key < end; key += page_size - key % page_size) {
+      const int64_t page = table[key / page_size] * page_stride;
+      const int64_t bytes = page_size * head_dim * sizeof(Kv);
+      for (int64_t i = 0; i < bytes; i += 64) {
+        __builtin_prefetch((const char*)(key_base + page) + i);
+        __builtin_prefetch((const char*)(value_base + page) + i);
+      }
+    }
+  }
+};
 
 // What a thread works in. Grown once, then kept.
 struct Scratch {
@@ -101,19 +192,8 @@ struct Scratch {
   }
 };
 
-// c [rows, panels * PANEL] += a [rows, depth] times panels of b, a tile of rows.
-inline void tile_product(int64_t rows, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t panels,
-                         int64_t depth, float* c, int64_t c_stride) {
-  int64_t p = 0;
-  // One or two rows alone would wait for their own sums.
-  if (rows <= 2)
-    for (; p + 2 <= panels; p += 2)
-      tiles<2, 2>(rows, a, a_stride, b + p * b_stride, b_stride, depth, c + p * PANEL, c_stride);
-  for (; p < panels; ++p) tiles<TILE, 1>(rows, a, a_stride, b + p * b_stride, 0, depth, c + p * PANEL, c_stride);
-}
-
 // Scores of one query in a block -> weights; returns what the sums so far are to be multiplied by.
-inline float soften(float* scores, int64_t visible, float& most, float& total) {
+__attribute__((noinline)) inline float soften(float* scores, int64_t visible, float& most, float& total) {
   Ints lane;
   for (int i = 0; i < LANES; ++i) lane[i] = i;
   const Floats hidden = splat(-1e30f);
@@ -139,14 +219,36 @@ inline float soften(float* scores, int64_t visible, float& most, float& total) {
   return before;
 }
 
+// One block for queries begin .. end - 1 of a task; `position` is that of the query's row.
+template <typename Number>
+inline void attend(const Block<Number>& block, int64_t key, int64_t valid, int64_t begin, int64_t end, int64_t group,
+                   const int64_t* positions, int64_t head_dim, int64_t padded, Scratch& scratch) {
+  float* scores = scratch.scores.data();
+  for (int64_t tiles = (end - begin + TILE - 1) / TILE; begin < end; --tiles) {
+    const int rows = (end - begin + tiles - 1) / tiles;
+    float* sums = scratch.sums.data() + begin * padded;
+    score<TILE>(rows, scratch.queries.data() + begin * head_dim, head_dim, block, scores);
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t seen = std::min(valid, positions[(begin + i) / group] + 1 - key);
+      const float before = soften(scores + i * BLOCK, seen, scratch.most[begin + i], scratch.total[begin + i]);
+      if (before != 1.0f)
+        for (int64_t d = 0; d < padded; d += LANES)
+          store(sums + i * padded + d, load(sums + i * padded + d) * splat(before));
+    }
+    weigh<TILE>(rows, scores, block, valid, padded, sums);
+    begin += rows;
+  }
+}
+
 template <typename Kv>
 inline void run(const AttentionCall& call, const Task& task, const Part* parts, const int64_t* positions) {
   static thread_local Scratch scratch;
-  const int64_t head_dim = call.pool.head_dim, padded = (head_dim + PANEL - 1) / PANEL * PANEL;
+  const bool fit = Pages<Kv>::fit(call.pool);
+  const int64_t head_dim = call.pool.head_dim, padded = (head_dim + LANES - 1) / LANES * LANES;
   const int64_t group = call.heads / call.pool.kv_heads, count = task.rows * group;
-  const Rows<Kv> key_rows(call.pool, call.layer, 0, task.kv_head), value_rows(call.pool, call.layer, 1, task.kv_head);
+  positions += task.first;
   scratch.fit(count, head_dim, padded);
-  float *keys = scratch.keys.data(), *values = scratch.values.data(), *sums = scratch.sums.data();
+  float* sums = scratch.sums.data();
   const float scale = call.scale * 1.44269504f;  // softmax in base 2
   for (int64_t r = 0; r < task.rows; ++r) {
     const float* from = call.q + ((task.first + r) * call.heads + task.kv_head * group) * head_dim;
@@ -155,60 +257,24 @@ inline void run(const AttentionCall& call, const Task& task, const Part* parts, 
   std::fill_n(sums, count * padded, 0.0f);
   std::fill_n(scratch.most.data(), count, -1e30f);
   std::fill_n(scratch.total.data(), count, 0.0f);
+  if (!fit) std::fill(scratch.values.begin(), scratch.values.end(), 0.0f);  // columns past the head
 
   for (int64_t p = task.part; p < task.part + task.parts; ++p) {
     const Part& part = parts[p];
-    const int32_t* table = call.tables + part.item * call.table_stride;
-    const int64_t last_query = (part.first + part.rows - task.first) * group;
-    for (int64_t block = part.begin; block < part.end; block += BLOCK) {
-      const int64_t valid = std::min<int64_t>(BLOCK, part.end - block);
-      const Kv *key_at[BLOCK], *value_at[BLOCK];
-      for (int64_t j = 0; j < BLOCK; ++j) {
-        // Past the last key the last one stands in: computed, then hidden.
-        key_at[j] = key_rows.at(table, block + std::min(j, valid - 1));
-        value_at[j] = value_rows.at(table, block + std::min(j, valid - 1));
-      }
-      if (block + BLOCK < part.end)
-        for (int64_t j = block + BLOCK; j < std::min(block + 2 * BLOCK, part.end); ++j)
-          for (int64_t d = 0; d < head_dim; d += 64 / sizeof(Kv)) {
-            __builtin_prefetch(key_rows.at(table, j) + d);
-            __builtin_prefetch(value_rows.at(table, j) + d);
-          }
-      for (int64_t j = 0; j < BLOCK; j += 8) {
-        float* to = keys + j / PANEL * head_dim * PANEL + j % PANEL;
-        int64_t d = 0;
-        for (; d + 8 <= head_dim; d += 8) transpose8(key_at + j, d, to);
-        for (; d < head_dim; ++d)
-          for (int i = 0; i < 8; ++i) to[d * PANEL + i] = load_one(key_at[j + i] + d);
-      }
-      for (int64_t j = 0; j < valid; ++j) {
-        const auto to = [&](int64_t d) { return values + d / PANEL * BLOCK * PANEL + j * PANEL + d % PANEL; };
-        int64_t d = 0;
-        for (; d + LANES <= head_dim; d += LANES) store(to(d), load(value_at[j] + d));
-        for (; d < head_dim; ++d) *to(d) = load_one(value_at[j] + d);
-      }
-
+    const Pages<Kv> pages(call, task.kv_head, part.item);
+    const int64_t end = part.first + part.rows - task.first;
+    int64_t row = part.first - task.first;
+    for (int64_t key = part.begin; key < part.end; key += BLOCK) {
+      const int64_t valid = std::min<int64_t>(BLOCK, part.end - key);
+      if (part.rows * group <= 2 * TILE && key + BLOCK < part.end) pages.prefetch(key + BLOCK, part.end);
       // Rows of one item see ever more keys: the first that sees this block.
-      int64_t row = part.first;
-      while (positions[row] < block) ++row;
-      for (int64_t query = (row - task.first) * group; query < last_query; query += TILE) {
-        const int64_t tile = std::min<int64_t>(TILE, last_query - query);
-        float* scores = scratch.scores.data();
-        std::fill_n(scores, tile * BLOCK, 0.0f);
-        tile_product(tile, scratch.queries.data() + query * head_dim, head_dim, keys, head_dim * PANEL, BLOCK / PANEL,
-                     head_dim, scores, BLOCK);
-        for (int64_t i = 0; i < tile; ++i) {
-          const int64_t position = positions[task.first + (query + i) / group];
-          const float before = soften(scores + i * BLOCK, std::min(valid, position + 1 - block),
-                                      scratch.most[query + i], scratch.total[query + i]);
-          if (before != 1.0f)
-            for (int64_t d = 0; d < padded; d += LANES) {
-              float* at = sums + (query + i) * padded + d;
-              store(at, load(at) * splat(before));
-            }
-        }
-        tile_product(tile, scores, BLOCK, values, BLOCK * PANEL, padded / PANEL, valid, sums + query * padded, padded);
-      }
+      while (positions[row] < key) ++row;
+      if (fit)
+        attend(pages.direct(key, valid), key, valid, row * group, end * group, group, positions, head_dim, padded,
+               scratch);
+      else
+        attend(pages.copied(key, valid, padded, scratch.keys.data(), scratch.values.data()), key, valid, row * group,
+               end * group, group, positions, head_dim, padded, scratch);
     }
   }
   for (int64_t r = 0; r < task.rows; ++r)
@@ -254,7 +320,7 @@ inline void lay_out(const AttentionCall& call, int threads, std::vector<Task>& t
         if (from >= to || key >= last) return;
         parts.push_back({table, from, to - from, key, last});
         task.parts += 1;
-        task.cost += (double)(last - key) * (2.0 + (to - from) * group);
+        task.cost += (double)(last - key) * (1.0 + (to - from) * group);
       };
       for (int64_t r = family_run; r < run; ++r) {
         const int64_t* at = call.runs + 4 * r;

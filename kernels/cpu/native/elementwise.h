@@ -23,10 +23,10 @@ inline void rms_norm(const NormCall& call, int threads) {
   // Waking threads costs more than a few short rows.
 #pragma omp parallel for num_threads(threads) schedule(static) if (call.rows * call.width > 32768)
   for (int64_t r = 0; r < call.rows; ++r) {
-    const float* x = call.x + r * call.width;
+    const float* x = call.x ? call.x + r * call.width : nullptr;
     if (call.residual) {
       float* residual = call.residual + r * call.width;
-      for (int64_t i = 0; i < call.width; ++i) residual[i] += x[i];
+      for (int64_t i = 0; x && i < call.width; ++i) residual[i] += x[i];
       x = residual;
     }
     float* out = call.out + r * call.width;
@@ -41,23 +41,24 @@ inline void rotate_row(const RotateCall& call, int64_t r) {
   const int64_t dim = pool.head_dim, half = dim / 2;
   const float *cosine = call.cosine + r * half, *sine = call.sine + r * half;
   const float* from = call.qkv + r * (call.heads + 2 * pool.kv_heads) * dim;
-  const auto rotated = [&](const float* x, const float* weight, auto* to) {
+  const int64_t page = call.slots[r] / pool.page_size, offset = call.slots[r] % pool.page_size;
+  Kv* keys = static_cast<Kv*>(pool.data) + (page * pool.layers + call.layer) * 2 * pool.kv_heads * pool.page_size * dim;
+  Kv* values = keys + pool.kv_heads * pool.page_size * dim;
+  const auto rotated = [&](const float* x, const float* weight, auto* to, int64_t step) {
     const float scale = weight ? norm_scale(x, dim, call.eps) : 1.0f;
     for (int64_t i = 0; i < half; ++i) {
       const float a = weight ? x[i] * scale * weight[i] : x[i];
       const float b = weight ? x[i + half] * scale * weight[i + half] : x[i + half];
-      store_one(to + i, a * cosine[i] - b * sine[i]);
-      store_one(to + i + half, b * cosine[i] + a * sine[i]);
+      store_one(to + i * step, a * cosine[i] - b * sine[i]);
+      store_one(to + (i + half) * step, b * cosine[i] + a * sine[i]);
     }
   };
-  for (int64_t h = 0; h < call.heads; ++h, from += dim) rotated(from, call.q_norm, call.q + (r * call.heads + h) * dim);
-  const int64_t page = call.slots[r] / pool.page_size, offset = call.slots[r] % pool.page_size;
-  Kv* keys = static_cast<Kv*>(pool.data) +
-             (((page * pool.layers + call.layer) * 2 * pool.kv_heads) * pool.page_size + offset) * dim;
-  Kv* values = keys + pool.kv_heads * pool.page_size * dim;
-  for (int64_t h = 0; h < pool.kv_heads; ++h, from += dim) rotated(from, call.k_norm, keys + h * pool.page_size * dim);
+  for (int64_t h = 0; h < call.heads; ++h, from += dim)
+    rotated(from, call.q_norm, call.q + (r * call.heads + h) * dim, 1);
   for (int64_t h = 0; h < pool.kv_heads; ++h, from += dim)
-    for (int64_t i = 0; i < dim; ++i) store_one(values + h * pool.page_size * dim + i, from[i]);
+    rotated(from, call.k_norm, keys + h * pool.page_size * dim + offset, pool.page_size);
+  for (int64_t h = 0; h < pool.kv_heads; ++h, from += dim)
+    for (int64_t i = 0; i < dim; ++i) store_one(values + (h * pool.page_size + offset) * dim + i, from[i]);
 }
 
 inline void rotate(const RotateCall& call, int threads) {

@@ -28,7 +28,7 @@ static const Variant* variant = fits(nullptr);
 extern "C" {
 
 // Changes with every change of a struct or a call.
-int banyan_version() { return 1; }
+int banyan_version() { return 2; }
 
 // Switches to a variant by name (avx512, avx2, portable), for tests; 0 when this CPU cannot run it.
 int banyan_use(const char* name) {
@@ -49,4 +49,5 @@ void banyan_embedding(const LinearCall* table, const int64_t* tokens, int64_t ro
 void banyan_rms_norm(const NormCall* call, int threads) { variant->rms_norm(*call, threads); }
 void banyan_rotate(const RotateCall* call, int threads) { variant->rotate(*call, threads); }
 void banyan_attention(const AttentionCall* call, int threads) { variant->attention(*call, threads); }
+void banyan_decode(const DecodeCall* call, int threads) { variant->decode(*call, threads); }
 }

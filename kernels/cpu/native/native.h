@@ -22,7 +22,8 @@ struct LinearCall {
   int64_t out_stride;
 };
 
-// out = x / rms(x) * weight by row of [rows, width]; with `residual`, residual += x first, and that is normalised.
+// out = x / rms(x) * weight by row of [rows, width]; with `residual`, residual += x first
+// (not for a null x), and that is normalised.
 struct NormCall {
   const float* x;
   float* residual;
@@ -32,7 +33,8 @@ struct NormCall {
   float eps;
 };
 
-// The pool: [pages, layers, 2, kv_heads, page_size, head_dim].
+// The pool: [pages, layers, 2, kv_heads] tiles; a tile of values is [page_size][head_dim], a tile of keys is transposed,
+// [head_dim][page_size].
 struct Pool {
   void* data;
   int32_t kind;
@@ -75,6 +77,24 @@ struct AttentionCall {
   float scale;
 };
 
+// The layers of a decoder, each: x = norm(residual); residual += output(attention(qkv(x))); x = norm(residual);
+// residual += down(gate_up(x)). The weights of a layer; the rest of a LinearCall is filled in by `decode`.
+struct LayerWeights {
+  LinearCall qkv, output, gate_up, down;
+  const float *attention_norm, *mlp_norm, *q_norm, *k_norm;
+};
+
+// residual [rows, hidden] in and out; rotate.qkv, rotate.q, attention.q, attention.out and `layer` are filled in here.
+struct DecodeCall {
+  const LayerWeights* layers;
+  int64_t layer_count;
+  float* residual;
+  int64_t rows, hidden;
+  float eps;
+  RotateCall rotate;
+  AttentionCall attention;
+};
+
 struct Variant {
   const char* name;
   int panel;
@@ -84,4 +104,5 @@ struct Variant {
   void (*rms_norm)(const NormCall&, int threads);
   void (*rotate)(const RotateCall&, int threads);
   void (*attention)(const AttentionCall&, int threads);
+  void (*decode)(const DecodeCall&, int threads);
 };
