@@ -82,7 +82,7 @@ NEVER: dict[str, set[str]] = {
     "backend.engine.messages": TENSORS,
     "backend.engine.process_client": TENSORS,
 }
-TRITON_ONLY_IN = "kernels.gpu"
+TRITON_ONLY_IN = "kernels.triton"
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -164,7 +164,7 @@ def test_packages_are_there() -> None:
         ("scheduler/cost.py", "import time\n", ["scheduler.cost imports time"]),
         ("scheduler/cost.py", "from radix.cache import PrefixCache\n", []),
         ("kernels/attention.py", "import triton\n", ["kernels.attention imports triton"]),
-        ("kernels/gpu/attention.py", "import triton.language as tl\n", []),
+        ("kernels/triton/attention.py", "import triton.language as tl\n", []),
         (
             "backend/text/template.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from backend.server import app\n",
