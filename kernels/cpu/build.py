@@ -61,16 +61,18 @@ def build(force: bool = False) -> Path | None:
 
 def _compile(command: str, folder: Path) -> Path:
     sets = PORTABLE | (X86 if platform.machine() in ("x86_64", "AMD64") else {})
-    objects = [folder / f"{name}.o" for name in (*sets, "library")]
+    commands = {"library": [str(SOURCES / "library.cpp")]}
+    for name, (lanes, flags) in sets.items():
+        chosen = [f"-DBANYAN_ISA={name}", f"-DLANES={lanes}", *flags]
+        commands[name] = [*chosen, str(SOURCES / "variant.cpp")]
+        commands[f"{name}-sample"] = [*chosen, "-ffp-contract=off", str(SOURCES / "sample.cpp")]
+    objects = [folder / f"{name}.o" for name in commands]
 
     def one(name: str) -> None:
-        lanes, flags = sets.get(name, (0, []))
-        source = "variant.cpp" if lanes else "library.cpp"
-        chosen = [f"-DBANYAN_ISA={name}", f"-DLANES={lanes}", *flags] if lanes else []
-        _run([command, *FLAGS, *chosen, "-c", str(SOURCES / source), "-o", str(folder / f"{name}.o")])
+        _run([command, *FLAGS, *commands[name], "-c", "-o", str(folder / f"{name}.o")])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(one, [*sets, "library"]))
+        list(pool.map(one, commands))
     made = folder / LIBRARY.name
     _run([command, "-shared", "-fopenmp", "-o", str(made), *map(str, objects)])
     return made

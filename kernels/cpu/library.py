@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-VERSION = 2
+VERSION = 3
 PATH = Path(__file__).with_name("libbanyan_cpu.so")
 WEIGHT_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 KV_KINDS = {torch.float32: 0, torch.bfloat16: 1}
@@ -140,6 +140,33 @@ class DecodeCall(Structure):
     )
 
 
+class SampleCall(Structure):
+    """``SampleCall`` of native.h."""
+
+    _fields_ = (
+        ("logits", c_void_p),
+        ("rows", c_int64),
+        ("vocab", c_int64),
+        ("temperature", c_void_p),
+        ("top_k", c_void_p),
+        ("top_p", c_void_p),
+        ("seed", c_void_p),
+        ("position", c_void_p),
+        ("min_p", c_void_p),
+        ("history", c_void_p),
+        ("history_slot", c_void_p),
+        ("repetition", c_void_p),
+        ("presence", c_void_p),
+        ("frequency", c_void_p),
+        ("bias_tokens", c_void_p),
+        ("bias_values", c_void_p),
+        ("bias_count", c_int64),
+        ("mask", c_void_p),
+        ("mask_stride", c_int64),
+        ("tokens", c_void_p),
+    )
+
+
 CALLS = {
     "banyan_version": ([], c_int),
     "banyan_use": ([c_char_p], c_int),
@@ -152,6 +179,7 @@ CALLS = {
     "banyan_rotate": ([POINTER(RotateCall), c_int], None),
     "banyan_attention": ([POINTER(AttentionCall), c_int], None),
     "banyan_decode": ([POINTER(DecodeCall), c_int], None),
+    "banyan_sample": ([POINTER(SampleCall), c_int], None),
 }
 
 

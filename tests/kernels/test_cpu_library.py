@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from kernels.cpu import build
 from kernels.cpu import library as binding
 from kernels.cpu.linear import quantize
 from kernels.kv_layout import as_stored
@@ -11,6 +12,9 @@ from kernels.linear import embedding, linear, prepare
 from kernels.paged_attention import paged_attention, plan_attention
 from kernels.prefix_runs import prefix_runs, tree_order
 from kernels.reference.paged_attention import paged_attention as reference
+from kernels.reference.sample import LogitBias, Penalties
+from kernels.reference.sample import sample as reference_sample
+from kernels.sample import sample
 from tests.kernels.test_paged_attention import make_case
 
 pytestmark = pytest.mark.skipif(not binding.available(), reason="the library of CPU kernels was not built")
@@ -148,3 +152,73 @@ def test_scores_far_apart_and_large() -> None:
     expected = reference(q.double(), pool, 0, counts, starts, tables, 1.0)
     torch.testing.assert_close(out.double(), expected, atol=2e-3, rtol=1e-3)
     assert bool(out.isfinite().all())
+
+
+@pytest.mark.parametrize("vocab", [1, 7, 1000, 1024, 5000, 33000])
+@pytest.mark.parametrize("trial", range(4))
+def test_draws_are_the_references_to_the_bit(variant, vocab, trial) -> None:
+    """Greedy to hot, with and without each cut, equal logits, bias, penalties, masks."""
+    generator = torch.Generator().manual_seed(vocab + trial)
+    rows = 24
+
+    def uniform(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=generator)
+
+    def whole(low: int, high: int, *shape: int) -> torch.Tensor:
+        return torch.randint(low, high, shape, generator=generator)
+
+    logits = torch.randn(rows, vocab, generator=generator) * [1, 5, 1, 20][trial]
+    if trial == 2:
+        logits = logits.round()
+    more: dict = {"min_p": torch.tensor([0.0, 0.1, 0.5]).repeat(8) if trial % 2 else None}
+    if trial >= 1:
+        history = whole(0, 5, 30, vocab).to(torch.int16)
+        slots = torch.randperm(30, generator=generator)[:rows]
+        more["penalties"] = Penalties(history, slots, uniform(rows) + 0.8, uniform(rows), uniform(rows))
+    if trial >= 2 and vocab >= 7:
+        tokens = torch.stack([torch.randperm(vocab, generator=generator)[:4] for _ in range(rows)])
+        tokens[0, 2:] = -1
+        more["logit_bias"] = LogitBias(tokens, torch.randn(rows, 4, generator=generator) * 3)
+    if trial == 3:
+        more["bitmask"] = whole(-(2**31), 2**31 - 1, rows, -(-vocab // 32)).int()
+        more["bitmask"][:, 0] |= 1
+    told = {
+        "temperature": torch.tensor([0.0, 0.7, 1.0, 1e-3, 5.0, 1e-35]).repeat(4),
+        "top_k": torch.tensor([0, 1, 5, 50, 2000, 10**6]).repeat_interleave(4),
+        "top_p": torch.tensor([1.0, 0.9, 0.5, 0.0, 0.999, 1.0, 0.3, 0.95]).repeat(3),
+        "seed": whole(-(2**62), 2**62, rows),
+        "position": torch.arange(rows),
+    }
+    before = logits.clone()
+    assert torch.equal(sample(logits, **told, **more), reference_sample(logits, **told, **more))
+    assert torch.equal(logits, before)
+
+
+def test_without_a_compiler_there_is_a_warning_and_no_library(monkeypatch, capsys, tmp_path) -> None:
+    monkeypatch.setattr(build, "LIBRARY", tmp_path / "library.so")
+    monkeypatch.setattr(build, "STAMP", tmp_path / "stamp")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert build.build() is None
+    assert "no C++ compiler was found" in capsys.readouterr().err
+    broken = tmp_path / "broken-compiler"
+    broken.write_text("#!/bin/sh\necho cannot compile this >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    assert build.build() is None
+    assert "cannot compile this" in capsys.readouterr().err
+    assert not (tmp_path / "library.so").exists()
+
+
+def test_a_library_of_another_version_is_not_used(monkeypatch) -> None:
+    binding.library.cache_clear()
+    try:
+        monkeypatch.setattr(binding, "VERSION", -1)
+        assert not binding.available()
+        binding.library.cache_clear()
+        monkeypatch.undo()
+        monkeypatch.setenv("BANYAN_NATIVE", "0")
+        assert not binding.available()
+    finally:
+        monkeypatch.undo()
+        binding.library.cache_clear()
+    assert binding.available()

@@ -28,7 +28,7 @@ static const Variant* variant = fits(nullptr);
 extern "C" {
 
 // Changes with every change of a struct or a call.
-int banyan_version() { return 2; }
+int banyan_version() { return 3; }
 
 // Switches to a variant by name (avx512, avx2, portable), for tests; 0 when this CPU cannot run it.
 int banyan_use(const char* name) {
@@ -50,4 +50,5 @@ void banyan_rms_norm(const NormCall* call, int threads) { variant->rms_norm(*cal
 void banyan_rotate(const RotateCall* call, int threads) { variant->rotate(*call, threads); }
 void banyan_attention(const AttentionCall* call, int threads) { variant->attention(*call, threads); }
 void banyan_decode(const DecodeCall* call, int threads) { variant->decode(*call, threads); }
+void banyan_sample(const SampleCall* call, int threads) { variant->sample(*call, threads); }
 }

@@ -95,6 +95,27 @@ struct DecodeCall {
   AttentionCall attention;
 };
 
+// kernels/sample.py: a token per row of logits [rows, vocab]. min_p, history, mask: null for none; bias_count 0 for none.
+// bias [rows][bias_count], history [slots][vocab], mask [rows][mask_stride] words of 32 tokens; the others [rows].
+struct SampleCall {
+  const float* logits;
+  int64_t rows, vocab;
+  const float* temperature;
+  const int64_t* top_k;
+  const float* top_p;
+  const int64_t *seed, *position;
+  const float* min_p;
+  const int16_t* history;
+  const int64_t* history_slot;
+  const float *repetition, *presence, *frequency;
+  const int64_t* bias_tokens;
+  const float* bias_values;
+  int64_t bias_count;
+  const uint32_t* mask;
+  int64_t mask_stride;
+  int64_t* tokens;
+};
+
 struct Variant {
   const char* name;
   int panel;
@@ -105,4 +126,5 @@ struct Variant {
   void (*rotate)(const RotateCall&, int threads);
   void (*attention)(const AttentionCall&, int threads);
   void (*decode)(const DecodeCall&, int threads);
+  void (*sample)(const SampleCall&, int threads);
 };
