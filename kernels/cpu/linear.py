@@ -46,7 +46,8 @@ def pack(weight: torch.Tensor, bias: torch.Tensor | None, gated: bool, int8: boo
     panel = _panel()
     half = width // 2 if gated else width
     panels = -(-half // panel) * (2 if gated else 1)
-    data = torch.empty(panels * panel * depth, dtype=weight.dtype)
+    steps = depth + depth % 2 if int8 else depth  # int8 panels are pairs of steps
+    data = torch.empty(panels * panel * steps, dtype=weight.dtype)
     weight = weight.contiguous()
     kind = WEIGHT_KINDS[weight.dtype]
     loaded().banyan_pack(kind, weight.data_ptr(), width, depth, int(gated), data.data_ptr())

@@ -54,7 +54,9 @@ def test_linear(variant, kind, width, depth, gated, bias) -> None:
         gate, up = expected.chunk(2, 1)
         expected = gate / (1 + (-gate).exp()) * up
     whole = linear(x, ready)
-    torch.testing.assert_close(whole.double(), expected, atol=2e-5, rtol=1e-5)
+    # Rows are rounded, too, for int8: to 15 bits of their largest number, or what sums of 32 bits leave.
+    most = 4 * float(x.abs().max()) / min(32767, 2**31 / 127 / depth) if kind == "int8" else 0.0
+    torch.testing.assert_close(whole.double(), expected, atol=2e-5 + most, rtol=1e-5)
     for rows in (0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 16, 97):
         assert torch.equal(linear(x[:rows], ready), whole[:rows]), rows
     strided = torch.randn(7, depth + 9)[:, 3 : depth + 3]

@@ -1,16 +1,22 @@
-// Linear layers, x [rows, depth] times a packed weight [width, depth]: float32 sums whatever the weight is stored in.
+// Linear layers, x [rows, depth] times a packed weight [width, depth].
 //
 // Packing: panels of PANEL output columns, each [depth][PANEL], so that a step over depth reads whole vectors. Columns
 // past the width are zeros. In bfloat16 the two vectors of a panel alternate number by number: as 32-bit words, the first
-// vector is in the lower halves and the second in the upper ones, and two vectors are widened by a shift and a mask.
+// vector is in the lower halves and the second in the upper ones, and two vectors are widened by a shift and a mask. int8
+// panels are [depth / 2][PANEL][2], for an instruction that multiplies pairs.
 //
-// Every output is one sum over depth in rising order, one fused multiply-add a term, from 0. How many rows, columns or
-// threads work beside it changes nothing: a request gets the same bits alone and in a batch.
+// float32 and bfloat16 weights: every output is one sum over depth in rising order, one fused multiply-add a term, from 0.
+// int8 weights: a row is rounded to 16-bit integers with a scale of its own, as fine as sums of 32 bits allow (15 bits to
+// a depth of 516, 12 to 8,000), and sums are exact. That is twice the multiply-adds of float32 in a cycle, and the error
+// is that of the weights. How many rows, columns or threads work beside it changes nothing: a request gets the same bits
+// alone and in a batch.
 #pragma once
 
 #include <omp.h>
 
 #include <algorithm>
+#include <cmath>
+#include <vector>
 
 #include "native.h"
 #include "vector.h"
@@ -19,24 +25,37 @@ namespace BANYAN_ISA {
 
 constexpr int PANEL = 2 * LANES;
 constexpr int TILE = LANES == 16 ? 14 : 6;  // rows whose sums, two vectors each, fill the registers
-constexpr int DEPTH_BLOCK = 256;            // steps of a widened panel: 16 KiB at 8 lanes, beside the rows in L1
-constexpr int ROW_BLOCK = 96;               // rows for which a panel is widened once; their inputs stay in L2
+constexpr int DEPTH_BLOCK = 256;            // so that a panel's part stays in L1 beside the rows'
+constexpr int ROW_BLOCK = 96;               // rows whose inputs stay in L2 while the panels go by
+
+// What rows are multiplied as, and summed in.
+template <typename Weight>
+struct Kind {
+  typedef float Input;
+  typedef float Sum;
+};
+template <>
+struct Kind<int8_t> {
+  typedef int16_t Input;
+  typedef int32_t Sum;
+};
+
+// Rows as they are multiplied; `scale` by row, null for 1.
+template <typename Input>
+struct Inputs {
+  const Input* data;
+  int64_t stride;
+  const float* scale;
+};
 
 // The two vectors of a step of a panel.
-template <typename Weight>
-inline void load_pair(const Weight* from, Floats& first, Floats& second) {
+inline void load_pair(const float* from, Floats& first, Floats& second) {
   first = load(from), second = load(from + LANES);
 }
 inline void load_pair(const bf16* from, Floats& first, Floats& second) {
   Words both;
   std::memcpy(&both, from, sizeof both);
   first = (Floats)(both << 16), second = (Floats)(both & (0xffff0000u - Words{}));
-}
-
-// Where a column of a panel stands in a step.
-template <typename Weight>
-inline int place(int column) {
-  return sizeof(Weight) != sizeof(bf16) ? column : column < LANES ? 2 * column : 2 * (column - LANES) + 1;
 }
 
 // Sums of ROWS rows and PANELS panels over `depth` steps, added to what is in `c`.
@@ -58,9 +77,29 @@ inline void tile(const float* a, int64_t a_stride, const Weight* b, int64_t b_st
     for (int v = 0; v < 2 * PANELS; ++v) store(c + r * c_stride + v * LANES, sums[r][v]);
 }
 
-template <int ROWS, int PANELS, typename Weight>
-inline void tiles(int64_t rows, const float* a, int64_t a_stride, const Weight* b, int64_t b_stride, int64_t depth,
-                  float* c, int64_t c_stride) {
+// The same of integers, pairs of steps at a time; `depth` is even.
+template <int ROWS, int PANELS>
+inline void tile(const int16_t* a, int64_t a_stride, const int8_t* b, int64_t b_stride, int64_t depth, int32_t* c,
+                 int64_t c_stride) {
+  Ints sums[ROWS][2 * PANELS];
+  for (int r = 0; r < ROWS; ++r)
+    for (int v = 0; v < 2 * PANELS; ++v) sums[r][v] = load(c + r * c_stride + v * LANES);
+  for (int64_t k = 0; k < depth; k += 2) {
+    Pairs weights[2 * PANELS];
+    for (int v = 0; v < 2 * PANELS; ++v)
+      weights[v] = load_pairs(b + v / 2 * b_stride + k * PANEL + v % 2 * 2 * LANES);
+    for (int r = 0; r < ROWS; ++r) {
+      const Pairs x = splat_pair(a + r * a_stride + k);
+      for (int v = 0; v < 2 * PANELS; ++v) sums[r][v] = add_products(sums[r][v], x, weights[v]);
+    }
+  }
+  for (int r = 0; r < ROWS; ++r)
+    for (int v = 0; v < 2 * PANELS; ++v) store(c + r * c_stride + v * LANES, sums[r][v]);
+}
+
+template <int ROWS, int PANELS, typename Input, typename Weight, typename Sum>
+inline void tiles(int64_t rows, const Input* a, int64_t a_stride, const Weight* b, int64_t b_stride, int64_t depth,
+                  Sum* c, int64_t c_stride) {
   if constexpr (ROWS > 0) {
     if (rows == ROWS)
       tile<ROWS, PANELS>(a, a_stride, b, b_stride, depth, c, c_stride);
@@ -70,8 +109,8 @@ inline void tiles(int64_t rows, const float* a, int64_t a_stride, const Weight* 
 }
 
 // c [rows, PANEL] += a [rows, depth] times b [depth, PANEL], any number of rows.
-template <typename Weight>
-inline void product(int64_t rows, const float* a, int64_t a_stride, const Weight* b, int64_t depth, float* c,
+template <typename Input, typename Weight, typename Sum>
+inline void product(int64_t rows, const Input* a, int64_t a_stride, const Weight* b, int64_t depth, Sum* c,
                     int64_t c_stride) {
   // As even as possible: 16 rows are 6 + 5 + 5, not 6 + 6 + 4, since small tiles wait for their own sums.
   for (int64_t left = (rows + TILE - 1) / TILE; rows > 0; --left) {
@@ -96,12 +135,23 @@ inline int64_t packed_panels(int64_t width, bool gated) {
   return gated ? (width / 2 + PANEL - 1) / PANEL * 2 : (width + PANEL - 1) / PANEL;
 }
 
+// Steps of a panel: int8 ones are pairs.
+inline int64_t packed_depth(int64_t bytes, int64_t depth) { return bytes == 1 ? (depth + 1) / 2 * 2 : depth; }
+
 inline Floats silu(Floats x) { return x / (splat(1.0f) + exp2(x * splat(-1.44269504f))); }
 
-// One panel's (or a gate's and an up panel's) finished sums -> output.  Never inlined: copies of it could fuse its
+// Integer sums of a row -> numbers, in place.
+inline void rescale(int32_t* sums, int64_t count, float scale) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float x = (float)sums[i] * scale;
+    std::memcpy(sums + i, &x, sizeof x);
+  }
+}
+
+// One panel's (or a gate's and an up panel's) finished sums -> output. Never inlined: copies of it could fuse its
 // multiplication and addition differently, and then a row would depend on how many there are.
-__attribute__((noinline)) inline void finish(const LinearCall& call, int64_t panel, int64_t first, int64_t rows, float* sums, int64_t stride,
-                   int panels) {
+__attribute__((noinline)) inline void finish(const LinearCall& call, int64_t panel, int64_t first, int64_t rows,
+                                             float* sums, int64_t stride, int panels) {
   for (int64_t p = panel; p < panel + panels; ++p)
     for (int64_t r = 0; r < rows; ++r) {
       float* at = sums + r * stride + (p - panel) * PANEL;
@@ -125,47 +175,54 @@ __attribute__((noinline)) inline void finish(const LinearCall& call, int64_t pan
   }
 }
 
+inline void finish(const LinearCall& call, const float*, int64_t panel, int64_t first, int64_t rows, float* sums,
+                   int64_t stride, int panels) {
+  finish(call, panel, first, rows, sums, stride, panels);
+}
+
+inline void finish(const LinearCall& call, const float* scale, int64_t panel, int64_t first, int64_t rows,
+                   int32_t* sums, int64_t stride, int panels) {
+  for (int64_t r = 0; r < rows; ++r) rescale(sums + r * stride, panels * PANEL, scale[first + r]);
+  finish(call, panel, first, rows, reinterpret_cast<float*>(sums), stride, panels);
+}
+
 // A few rows: weights go from memory through the registers once. Several panels at a time where few rows leave sums to
 // spare, so that the multiply-adds do not wait for each other.
-template <int ROWS, int PANELS, typename Weight>
-inline void few_rows(const LinearCall& call, const Weight* weight, int64_t begin, int64_t end) {
-  for (int64_t panel = begin; panel < end;) {
-    alignas(64) float sums[ROWS * PANELS * PANEL] = {};
-    const Weight* at = weight + panel * call.depth * PANEL;
-    if (end - panel >= PANELS) {
-      tile<ROWS, PANELS>(call.x, call.x_stride, at, call.depth * PANEL, call.depth, sums, PANELS * PANEL);
-      finish(call, panel, 0, ROWS, sums, PANELS * PANEL, PANELS);
-      panel += PANELS;
-    } else {
-      const int now = call.gated ? 2 : 1;
-      for (int p = 0; p < now; ++p)
-        tile<ROWS, 1>(call.x, call.x_stride, at + p * call.depth * PANEL, 0, call.depth, sums + p * PANEL,
-                      PANELS * PANEL);
-      finish(call, panel, 0, ROWS, sums, PANELS * PANEL, now);
-      panel += now;
-    }
+template <int ROWS, int PANELS, typename Weight, typename Input>
+inline void few_rows(const LinearCall& call, const Weight* weight, Inputs<Input> x, int64_t depth, int64_t begin,
+                     int64_t end) {
+  const int fewest = call.gated ? 2 : 1;
+  while (begin < end) {
+    alignas(64) typename Kind<Weight>::Sum sums[ROWS * PANELS * PANEL] = {};
+    const Weight* at = weight + begin * depth * PANEL;
+    const int panels = end - begin >= PANELS ? PANELS : fewest;
+    if (panels == PANELS)
+      tile<ROWS, PANELS>(x.data, x.stride, at, depth * PANEL, depth, sums, PANELS * PANEL);
+    else
+      for (int p = 0; p < panels; ++p)
+        tile<ROWS, 1>(x.data, x.stride, at + p * depth * PANEL, 0, depth, sums + p * PANEL, PANELS * PANEL);
+    finish(call, x.scale, begin, 0, ROWS, sums, PANELS * PANEL, panels);
+    begin += panels;
   }
 }
 
-template <typename Weight>
-inline void many_rows(const LinearCall& call, const Weight* weight, int64_t begin, int64_t end, int64_t first,
-                      int64_t rows) {
-  alignas(64) static thread_local float sums[ROW_BLOCK * 2 * PANEL];
+template <typename Weight, typename Input>
+inline void many_rows(const LinearCall& call, const Weight* weight, Inputs<Input> x, int64_t depth, int64_t begin,
+                      int64_t end, int64_t first, int64_t rows) {
+  alignas(64) static thread_local typename Kind<Weight>::Sum sums[ROW_BLOCK * 2 * PANEL];
   const int step = call.gated ? 2 : 1;
   for (int64_t panel = begin; panel < end; panel += step) {
-    std::memset(sums, 0, rows * 2 * PANEL * sizeof(float));
+    std::memset(sums, 0, rows * 2 * PANEL * sizeof sums[0]);
     for (int p = 0; p < step; ++p)
-      for (int64_t k = 0; k < call.depth; k += DEPTH_BLOCK) {
-        const int64_t depth = std::min<int64_t>(DEPTH_BLOCK, call.depth - k);
-        const Weight* b = weight + ((panel + p) * call.depth + k) * PANEL;
-        product(rows, call.x + first * call.x_stride + k, call.x_stride, b, depth, sums + p * PANEL, 2 * PANEL);
-      }
-    finish(call, panel, first, rows, sums, 2 * PANEL, step);
+      for (int64_t k = 0; k < depth; k += DEPTH_BLOCK)
+        product(rows, x.data + first * x.stride + k, x.stride, weight + ((panel + p) * depth + k) * PANEL,
+                std::min<int64_t>(DEPTH_BLOCK, depth - k), sums + p * PANEL, 2 * PANEL);
+    finish(call, x.scale, panel, first, rows, sums, 2 * PANEL, step);
   }
 }
 
-template <typename Weight>
-inline void linear(const LinearCall& call, const Weight* weight, int threads) {
+template <typename Weight, typename Input>
+inline void multiply_rows(const LinearCall& call, const Weight* weight, Inputs<Input> x, int64_t depth, int threads) {
   const int step = call.gated ? 2 : 1;
   const int64_t panels = packed_panels(call.width, call.gated);
   if (call.rows <= (LANES == 16 ? 12 : 6)) {
@@ -176,10 +233,10 @@ inline void linear(const LinearCall& call, const Weight* weight, int threads) {
     for (int64_t s = 0; s < shares; ++s) {
       const int64_t begin = s * share, end = std::min(panels, begin + share);
       switch (call.rows) {
-        case 1: few_rows<1, 4>(call, weight, begin, end); break;
-        case 2: few_rows<2, 2>(call, weight, begin, end); break;
-        case 3: few_rows<3, 2>(call, weight, begin, end); break;
-        default: many_rows(call, weight, begin, end, 0, call.rows);
+        case 1: few_rows<1, 4>(call, weight, x, depth, begin, end); break;
+        case 2: few_rows<2, 2>(call, weight, x, depth, begin, end); break;
+        case 3: few_rows<3, 2>(call, weight, x, depth, begin, end); break;
+        default: many_rows(call, weight, x, depth, begin, end, 0, call.rows);
       }
     }
     return;
@@ -191,28 +248,76 @@ inline void linear(const LinearCall& call, const Weight* weight, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
   for (int64_t s = 0; s < blocks * shares; ++s) {
     const int64_t first = s / shares * size, begin = s % shares * share;
-    many_rows(call, weight, begin, std::min(panels, begin + share), first, std::min(size, call.rows - first));
+    many_rows(call, weight, x, depth, begin, std::min(panels, begin + share), first, std::min(size, call.rows - first));
   }
+}
+
+// One row -> integers; returns the scale. What is not finite makes the scale, and so the whole row of outputs, a NaN.
+inline float round_row(const float* x, int64_t depth, float most, int16_t* to) {
+  float largest = 0.0f;
+  bool finite = true;
+  for (int64_t k = 0; k < depth; ++k) {
+    const float size = std::fabs(x[k]);
+    largest = size > largest ? size : largest;
+    finite &= size <= 3.4028235e38f;
+  }
+  const float factor = finite && largest > 1e-30f ? most / largest : 0.0f;
+  if (!finite) std::fill_n(to, depth, 0);
+  for (int64_t k = 0; finite && k < depth; ++k) {
+    // Adding 1.5 * 2**23 leaves the nearest integer in the low bits.
+    const float shifted = x[k] * factor + 12582912.0f;
+    int32_t bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    to[k] = (int16_t)(bits - 0x4B400000);
+  }
+  return finite ? largest / most : NAN;
+}
+
+inline void multiply_rounded(const LinearCall& call, int threads) {
+  // Kept by the calling thread; the others read it.
+  static thread_local std::vector<int16_t> rounded;
+  static thread_local std::vector<float> scale;
+  const int64_t depth = (call.depth + 1) / 2 * 2;
+  rounded.resize(call.rows * depth), scale.resize(call.rows);
+  int16_t* to = rounded.data();
+  float* scales = scale.data();
+  const float most = std::floor(std::min(32767.0, 2147483647.0 / (127.0 * call.depth)));
+#pragma omp parallel for num_threads(threads) schedule(static) if (call.rows * depth > 16384)
+  for (int64_t r = 0; r < call.rows; ++r) {
+    scales[r] = round_row(call.x + r * call.x_stride, call.depth, most, to + r * depth);
+    if (depth > call.depth) to[r * depth + call.depth] = 0;
+  }
+  multiply_rows(call, static_cast<const int8_t*>(call.weight), Inputs<int16_t>{to, depth, scales}, depth, threads);
 }
 
 inline void linear(const LinearCall& call, int threads) {
   if (call.rows <= 0) return;
+  const Inputs<float> x{call.x, call.x_stride, nullptr};
   switch (call.kind) {
-    case WEIGHT_FLOAT: return linear(call, static_cast<const float*>(call.weight), threads);
-    case WEIGHT_BF16: return linear(call, static_cast<const bf16*>(call.weight), threads);
-    case WEIGHT_INT8: return linear(call, static_cast<const int8_t*>(call.weight), threads);
+    case WEIGHT_FLOAT: return multiply_rows(call, static_cast<const float*>(call.weight), x, call.depth, threads);
+    case WEIGHT_BF16: return multiply_rows(call, static_cast<const bf16*>(call.weight), x, call.depth, threads);
+    case WEIGHT_INT8: return multiply_rounded(call, threads);
   }
+}
+
+// Where step k of a panel's column stands in the panel.
+template <typename Weight>
+inline int64_t place(int64_t k, int column) {
+  if (sizeof(Weight) == 1) return k / 2 * 2 * PANEL + 2 * column + k % 2;
+  if (sizeof(Weight) == 2) return k * PANEL + (column < LANES ? 2 * column : 2 * (column - LANES) + 1);
+  return k * PANEL + column;
 }
 
 template <typename Weight>
 inline void pack(const Weight* from, int64_t width, int64_t depth, bool gated, Weight* to) {
-  const int64_t panels = packed_panels(width, gated);
+  const int64_t panels = packed_panels(width, gated), steps = packed_depth(sizeof(Weight), depth);
 #pragma omp parallel for schedule(static)
   for (int64_t panel = 0; panel < panels; ++panel)
     for (int column = 0; column < PANEL; ++column) {
       const int64_t row = packed_row(panel, column, width, gated);
-      Weight* at = to + panel * depth * PANEL + place<Weight>(column);
-      for (int64_t k = 0; k < depth; ++k) at[k * PANEL] = row < 0 ? Weight{} : from[row * depth + k];
+      Weight* at = to + panel * steps * PANEL;
+      for (int64_t k = 0; k < steps; ++k)
+        at[place<Weight>(k, column)] = row < 0 || k >= depth ? Weight{} : from[row * depth + k];
     }
 }
 
@@ -224,17 +329,18 @@ inline void pack(int kind, const void* from, int64_t width, int64_t depth, bool 
   }
 }
 
+inline float number(const int8_t* at) { return *at; }
+template <typename Weight>
+inline float number(const Weight* at) { return load_one(at); }
+
 template <typename Weight>
 inline void embedding(const LinearCall& table, const Weight* weight, const int64_t* tokens, int64_t rows, float* out) {
+  const int64_t size = packed_depth(sizeof(Weight), table.depth) * PANEL;
   for (int64_t r = 0; r < rows; ++r) {
-    const Weight* at = weight + tokens[r] / PANEL * table.depth * PANEL + place<Weight>(tokens[r] % PANEL);
+    const Weight* at = weight + tokens[r] / PANEL * size;
     const float scale = table.scales ? table.scales[tokens[r]] : 1.0f;
-    for (int64_t k = 0; k < table.depth; ++k) {
-      if constexpr (sizeof(Weight) == 1)
-        out[r * table.depth + k] = scale * at[k * PANEL];
-      else
-        out[r * table.depth + k] = load_one(at + k * PANEL);
-    }
+    for (int64_t k = 0; k < table.depth; ++k)
+      out[r * table.depth + k] = scale * number(at + place<Weight>(k, tokens[r] % PANEL));
   }
 }
 

@@ -19,7 +19,6 @@ typedef float Floats __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
 typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
 typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
-typedef int8_t Bytes __attribute__((vector_size(LANES)));
 
 // bfloat16: the upper half of a float.
 struct bf16 {
@@ -47,15 +46,44 @@ inline Floats load(const bf16* from) {
 #endif
 }
 
-inline Floats load(const int8_t* from) {
-#if LANES == 16
-  return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
-#elif LANES == 8
-  return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from)));
-#else
-  Bytes v;
+inline Ints load(const int32_t* from) {
+  Ints v;
   std::memcpy(&v, from, sizeof v);
-  return __builtin_convertvector(__builtin_convertvector(v, Ints), Floats);
+  return v;
+}
+
+inline void store(int32_t* to, Ints v) { std::memcpy(to, &v, sizeof v); }
+
+// Pairs of 16-bit integers, one pair a lane.
+typedef int16_t Pairs __attribute__((vector_size(LANES * 4)));
+
+inline Pairs load_pairs(const int8_t* from) {
+#if LANES == 16
+  return (Pairs)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)from));
+#elif LANES == 8
+  return (Pairs)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)from));
+#else
+  Pairs v;
+  for (int i = 0; i < 2 * LANES; ++i) v[i] = from[i];
+  return v;
+#endif
+}
+
+inline Pairs splat_pair(const int16_t* from) {
+  int32_t pair;
+  std::memcpy(&pair, from, sizeof pair);
+  return (Pairs)(pair - Ints{});
+}
+
+// sum + a[0] * b[0] + a[1] * b[1] in each lane.
+inline Ints add_products(Ints sum, Pairs a, Pairs b) {
+#if LANES == 16
+  return sum + (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif LANES == 8
+  return sum + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#else
+  for (int i = 0; i < LANES; ++i) sum[i] += (int32_t)a[2 * i] * b[2 * i] + (int32_t)a[2 * i + 1] * b[2 * i + 1];
+  return sum;
 #endif
 }
 
