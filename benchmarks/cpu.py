@@ -132,7 +132,7 @@ class Steps:
         self.run([self.chunk(slot, SYSTEM // 2, SYSTEM // 2, True, pages[half:])])
 
     def decode_s(self, slots: range, system: list[int] | None) -> float:
-        """Seconds of a step in which all ``slots`` decode, after 1,024 tokens (``system``: the same ones) and 64 own."""
+        """Seconds of a step in which all ``slots`` decode, after 1,024 tokens (of ``system``, or own) and 64 own."""
         for slot in slots:
             pages = (system or self.pages(SYSTEM)) + self.pages(OWN + 64)
             self.run([self.chunk(slot, SYSTEM, OWN, True, pages)], [Opened(slot, slot, GREEDY, SYSTEM)])

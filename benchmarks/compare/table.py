@@ -21,6 +21,8 @@ COLUMNS = (
     "start (s)",
     "prefill tokens/s",
     "decode tokens/s at 16 / at 1",
+    "burst: tokens/s, TTFT p50 / p95 (s)",
+    "varied: tokens/s",
 )
 
 
@@ -33,6 +35,13 @@ def also(folder: Path, name: str, kind: str) -> dict[str, Any]:
 def rate(run: dict[str, Any], key: str) -> str:
     """A rate, or a dash."""
     return f"{run[key]:,.1f}" if run.get(key) is not None else "-"
+
+
+def burst(run: dict[str, Any]) -> str:
+    """Rate and time to the first token, or a dash."""
+    if not run:
+        return "-"
+    return f"{rate(run, 'out_tok_s')}, {run['ttft_ms']['p50'] / 1000:.2f} / {run['ttft_ms']['p95'] / 1000:.2f}"
 
 
 def row(folder: Path, median: dict[str, Any]) -> list[str]:
@@ -51,6 +60,8 @@ def row(folder: Path, median: dict[str, Any]) -> list[str]:
         f"{median['ready_s']:.0f}",
         rate(also(folder, name, "prefill"), "total_tok_s"),
         f"{rate(also(folder, name, 'decode16'), 'out_tok_s')} / {rate(also(folder, name, 'decode1'), 'out_tok_s')}",
+        burst(also(folder, name, "burst")),
+        rate(also(folder, name, "varied"), "out_tok_s"),
     ]
 
 

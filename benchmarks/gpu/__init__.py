@@ -1,0 +1,1 @@
+"""The GPU path against its limits, its targets and other implementations; see ``__main__``."""

@@ -1,0 +1,205 @@
+"""Attention of one layer, timed by graphs that go through several: decode, shared prefixes, prefill chunks, mixed."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from benchmarks.gpu.cases import FP8, Case, Step, dry, layers_beyond_l2
+from benchmarks.gpu.device import Took
+from benchmarks.gpu.stage import Bench
+from kernels.triton.plan import Machine
+
+B64 = Case("B=64 ctx 4k", [1] * 64, [4095] * 64)
+# Target, case, part of the copy rate.
+DECODE = (
+    ("T1", B64, 0.90),
+    ("T2", Case("B=16 ctx 4k", [1] * 16, [4095] * 16), 0.83),
+    ("T2", Case("B=256 ctx 1k", [1] * 256, [1023] * 256), 0.90),
+    ("T2", Case("B=64 ragged 128..8k", [1] * 64, np.linspace(127, 8191, 64).astype(int).tolist()), 0.85),
+    ("T3", Case("B=1 ctx 16k", [1], [16383]), 0.55),
+    ("T4", replace(B64, name="B=64 ctx 4k d64", head_dim=64), 0.85),
+    ("T4", replace(B64, name="B=64 ctx 4k group 2", group=2), 0.85),
+    ("", replace(B64, name="B=64 ctx 4k pages of 16", page_size=16), None),
+)
+FOUR_LEVELS = ((1, 2048), (4, 1024), (4, 512), (4, 256))
+# Target, case, times the own kernel without sharing, and the most microseconds.
+SHARED = (
+    ("T7", Case("B=64 8k shared + 256", [1] * 64, [8192 + 255] * 64, levels=((1, 8192),)), 8.0, 55.0),
+    ("T8", Case("B=64 32k shared + 256", [1] * 64, [32768 + 255] * 64, levels=((1, 32768),)), 13.0, None),
+    ("T9", Case("B=8 2k shared + 256", [1] * 8, [2048 + 255] * 8, levels=((1, 2048),)), 1.0, None),
+    ("T10", Case("tree of 4 levels, 64 leaves", [1] * 64, [3840 + 127] * 64, levels=FOUR_LEVELS), 3.0, None),
+)
+# Target, case, part of the matrix rate.
+PREFILL = (
+    ("T5", Case("chunk 2k over 0", [2048], [0]), 0.55),
+    ("T5", Case("chunk 2k over 4k", [2048], [4096]), 0.55),
+    ("T5", Case("chunk 2k over 16k", [2048], [16384]), 0.55),
+    ("T6", Case("chunk 2k over 8k d64", [2048], [8192], head_dim=64), 0.45),
+    ("", Case("chunk 8k over 0", [8192], [0]), None),
+)
+# How a launch of wide tiles can be made: remark, options, rows of a tile.
+WAYS: tuple[tuple[str, dict[str, bool], int], ...] = (
+    ("", {}, 128),
+    (" 64 rows", {}, 64),
+    (" specialised", {"specialised": True}, 128),
+    (" overlap", {"overlap": True}, 128),
+)
+SHARED_WAYS = (WAYS[0], WAYS[3], (" specialised", {"specialised": True, "overlap": True}, 128))
+MIXED = Case("chunk 2k over 4k + 64 decodes 4k", [2048] + [1] * 64, [4096] + [4095] * 64)
+
+
+def all_steps() -> Iterator[tuple[Case, int]]:
+    """Each case and size of tile that is timed, for the compilation before."""
+    for _, case, _ in DECODE:
+        yield case, 128
+    yield replace(B64, name="fp8", kv_dtype=FP8), 128
+    for case in (*(case for _, case, _, _ in SHARED), MIXED):
+        for _, options, _ in SHARED_WAYS:
+            yield replace(case, options=options), 128
+    for _, case, _ in PREFILL:
+        for _, options, rows in WAYS:
+            yield replace(case, options=options), rows
+
+
+def machine(bench: Bench) -> Machine | None:
+    """In a dry run one that finds tiny shared prefixes worth while."""
+    cheap = Machine(launch_us=0.0, copy_bytes_per_s=1e15, l2_bytes_per_s=1e12, matmul_flop_per_s=1e15)
+    return cheap if bench.gpu.dry else None
+
+
+def timed(case: Case, bench: Bench, share: bool = True, rows: int = 128) -> Took:
+    """A layer's time."""
+    case = dry(case, bench)
+    layers = layers_beyond_l2(case, bench)
+    step = Step(case, layers, bench, share, rows, machine(bench))
+    took = bench.gpu.timed(step.calls())
+    del step
+    return took
+
+
+def decode(bench: Bench) -> None:
+    """Each request reads its own keys; beside it torch's attention over keys that lie in one piece."""
+    bf16 = None
+    for id, case, least in DECODE:
+        took = timed(case, bench)
+        bf16 = bf16 or took
+        peer = None
+        if len(set(case.starts)) == 1 and case.page_size == 64:
+            peer = contiguous(dry(case, bench), bench)
+        name = "SDPA contiguous" if peer else ""
+        bench.table.share(id, case.name, took, dry(case, bench).kv_bytes(), "copy", least, name, peer)
+        if bench.flashinfer and case.page_size == 64:
+            flashinfer(case, took, bench)
+        bench.gpu.release()
+    case = replace(B64, name="B=64 ctx 4k fp8", kv_dtype=FP8)
+    took = timed(case, bench)
+    assert bf16 is not None
+    bench.table.ratio("T18", case.name, took, "own 16 bits", bf16, 1.4)
+    took = timed(replace(B64, options={"overlap": True}), bench)
+    bench.table.share("", "B=64 ctx 4k overlap", took, dry(B64, bench).kv_bytes(), "copy", detail=True)
+
+
+def contiguous(case: Case, bench: Bench) -> Took:
+    """torch's attention for one new token per request, keys [requests, kv_heads, keys, head_dim]."""
+    requests, keys = len(case.counts), case.starts[0] + 1
+    layers = layers_beyond_l2(case, bench)
+    shape = (requests, case.kv_heads, keys, case.head_dim)
+    kv = [torch.randn(2, *shape, device=bench.device, dtype=bench.dtype) for _ in range(layers)]
+    q = torch.randn(requests, case.group * case.kv_heads, 1, case.head_dim, device=bench.device, dtype=bench.dtype)
+    return bench.gpu.timed([lambda k=k, v=v: scaled_dot_product_attention(q, k, v, enable_gqa=True) for k, v in kv])
+
+
+def flashinfer(case: Case, own: Took, bench: Bench) -> None:
+    """FlashInfer's paged decode over the same number of keys, planned before."""
+    import sys
+
+    if bench.flashinfer not in sys.path:
+        sys.path.insert(0, bench.flashinfer)
+    try:
+        took = _flashinfer(case, bench)
+    except Exception as error:  # a peer that does not run is no failure of ours
+        print(f"flashinfer: {type(error).__name__} {str(error)[:150]}", flush=True)
+        bench.flashinfer = ""
+        return
+    bench.table.ratio("", f"{case.name}", own, "FlashInfer decode", took, 1.0 if len(case.counts) > 1 else 0.95)
+
+
+def _flashinfer(case: Case, bench: Bench) -> Took:
+    from flashinfer import BatchDecodeWithPagedKVCacheWrapper
+
+    case = dry(case, bench)
+    layers = layers_beyond_l2(case, bench)
+    device, dtype = bench.device, bench.dtype
+    used = -(-(np.array(case.starts) + 1) // case.page_size)
+    first = np.concatenate([[0], used.cumsum()]).astype(np.int32)
+    pages = int(first[-1])
+    wrapper = BatchDecodeWithPagedKVCacheWrapper(
+        torch.empty(256 << 20, dtype=torch.uint8, device=device), "HND", use_tensor_cores=case.group >= 4
+    )
+    last = (np.array(case.starts) % case.page_size + 1).astype(np.int32)
+    wrapper.plan(
+        torch.from_numpy(first).to(device),
+        torch.randperm(pages, dtype=torch.int32).to(device),
+        torch.from_numpy(last).to(device),
+        case.group * case.kv_heads,
+        case.kv_heads,
+        case.head_dim,
+        case.page_size,
+        q_data_type=dtype,
+        kv_data_type=dtype,
+    )
+    shape = (pages, 2, case.kv_heads, case.page_size, case.head_dim)
+    pools = [torch.randn(shape, device=device, dtype=dtype) for _ in range(layers)]
+    q = torch.randn(len(used), case.group * case.kv_heads, case.head_dim, device=device, dtype=dtype)
+    return bench.gpu.timed([lambda pool=pool: wrapper.run(q, pool) for pool in pools])
+
+
+def shared(bench: Bench) -> None:
+    """Requests over common prefixes: read once where that pays, against the own kernel that reads for each."""
+    for id, case, least, most_us in SHARED:
+        plain = timed(case, bench, share=False)
+        ways = {name: timed(replace(case, options=options), bench) for name, options, _ in SHARED_WAYS}
+        best = min(ways, key=lambda way: ways[way].us)
+        for way, took in ways.items():
+            name = f"{case.name}{way}"
+            if way == best:
+                bench.table.ratio(id, name, took, "own, not shared", plain, least)
+                if most_us:
+                    bench.table.at_most(id, f"{name}, us", took.us, most_us)
+            else:
+                bench.table.ratio(id, name, took, "own, not shared", plain, detail=True)
+        bench.gpu.release()
+
+
+def prefill(bench: Bench) -> None:
+    """Chunks over cached keys in each way that tiles can be computed, then a chunk and decodes in one step."""
+    for id, case, least in PREFILL:
+        ways = {way: timed(replace(case, options=options), bench, rows=rows) for way, options, rows in WAYS}
+        best = min(ways, key=lambda way: ways[way].us)
+        small = dry(case, bench)
+        peer = causal(small, bench) if not case.starts[0] else None
+        for way, took in ways.items():
+            name = f"{case.name}{way}"
+            if way == best:
+                bench.table.share(id, name, took, small.flop(), "matmul", least, "SDPA causal" if peer else "", peer)
+            else:
+                bench.table.share(id, name, took, small.flop(), "matmul", detail=True)
+    alone = replace(MIXED, counts=MIXED.counts[:1], starts=MIXED.starts[:1])
+    decodes = replace(MIXED, counts=MIXED.counts[1:], starts=MIXED.starts[1:])
+    parts = [timed(part, bench) for part in (alone, decodes)]
+    both = Took(sum(part.us for part in parts), 0.0)
+    for way, options, _ in SHARED_WAYS:
+        took = timed(replace(MIXED, options=options), bench)
+        bench.table.ratio("T11", f"{MIXED.name}{way}", took, "sum of the parts", both, 0.95)
+
+
+def causal(case: Case, bench: Bench) -> Took:
+    """torch's causal attention of one request from its beginning."""
+    shape = (1, case.group * case.kv_heads, case.counts[0], case.head_dim)
+    q = torch.randn(shape, device=bench.device, dtype=bench.dtype)
+    kv = torch.randn(2, 1, case.kv_heads, *shape[2:], device=bench.device, dtype=bench.dtype)
+    call = lambda: scaled_dot_product_attention(q, kv[0], kv[1], is_causal=True, enable_gqa=True)  # noqa: E731
+    return bench.gpu.timed([call] * 2)
