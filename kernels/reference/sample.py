@@ -1,8 +1,42 @@
-"""Reference of ``kernels.sample``, and the generator that any other implementation must reproduce bit by bit."""
+"""Reference of ``kernels.sample``. Any other implementation must return the same tokens, bit by bit: which tokens are
+kept is decided on exact sums, and the noise is that of ``kernels.reference.noise``."""
+
+from typing import NamedTuple
 
 import torch
 
-CANDIDATES = 1024  # a nucleus is looked for among this many largest logits before the whole row is sorted
+from kernels.reference.noise import gumbel, gumbel_at, key, log, weight
+
+LEAST_TEMPERATURE = 1e-30  # smaller positive ones are taken for this, so that the inverse is finite
+LEAST_MIN_P = 1e-30
+CANDIDATES = 1024  # with a top_k up to here, so many of the largest logits are sorted
+STEPS = 2048  # of 1/64 each; tokens in the last have no weight
+
+
+class LogitBias(NamedTuple):
+    """What is added to single logits; see ``kernels.sample.sample``."""
+
+    tokens: torch.Tensor
+    values: torch.Tensor
+
+
+class Penalties(NamedTuple):
+    """Penalties of tokens that have been seen; see ``kernels.sample.sample``."""
+
+    history: torch.Tensor
+    slot: torch.Tensor
+    repetition: torch.Tensor
+    presence: torch.Tensor
+    frequency: torch.Tensor
+
+
+class Draw(NamedTuple):
+    """A row's token, and what its distribution was: token ``i`` had the probability ``weight(scaled[i]) / total`` if
+    ``scaled[i] >= cut``, else 0 (``scaled``: logit minus the largest, over the temperature)."""
+
+    token: torch.Tensor
+    cut: torch.Tensor
+    total: torch.Tensor
 
 
 def sample(
@@ -12,106 +46,167 @@ def sample(
     top_p: torch.Tensor,
     seed: torch.Tensor,
     position: torch.Tensor,
+    *,
+    min_p: torch.Tensor | None = None,
+    penalties: Penalties | None = None,
+    logit_bias: LogitBias | None = None,
+    bitmask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See ``kernels.sample.sample``."""
+    logits = adjusted(logits, penalties, logit_bias, bitmask)
     drawn = logits.argmax(-1)
     rows = torch.nonzero(temperature > 0)[:, 0]
     if len(rows) == 0:
         return drawn
-    # Relative to the largest, so that a tiny temperature gives -inf for the others instead of overflowing.
-    scaled = logits[rows]
-    scaled = (scaled - scaled.amax(-1, keepdim=True)) / temperature[rows, None]
+    scaled = scale(logits[rows], temperature[rows], None if min_p is None else min_p[rows])
     cut = _cut(scaled, top_k[rows], top_p[rows])
-    scaled.masked_fill_(scaled < cut[:, None], float("-inf"))
-    drawn[rows] = scaled.add_(gumbel(seed[rows], position[rows], logits.shape[-1])).argmax(-1)
+    keys = key(seed[rows], position[rows])
+    if bool(cut.inside.any()):
+        tokens = cut.candidates[cut.inside]
+        score = scaled[cut.inside].gather(1, tokens)
+        score.masked_fill_(score < cut.least[cut.inside, None], float("-inf"))
+        score.add_(gumbel_at(keys[cut.inside], tokens.int()))
+        # The smallest token of equal scores, as below.
+        drawn[rows[cut.inside]] = torch.where(score == score.amax(-1, keepdim=True), tokens, logits.shape[-1]).amin(-1)
+    for row in torch.nonzero(~cut.inside & (cut.least > float("-inf")))[:, 0].tolist():
+        tokens = torch.nonzero(scaled[row] >= cut.least[row])[:, 0]
+        score = scaled[row, tokens].add_(gumbel_at(keys[row, None], tokens[None].int())[0])
+        drawn[rows[row]] = tokens[score.argmax()]
+    whole = torch.nonzero(~cut.inside & (cut.least == float("-inf")))[:, 0]
+    if len(whole):
+        noise = gumbel(seed[rows[whole]], position[rows[whole]], logits.shape[-1])
+        drawn[rows[whole]] = noise.add_(scaled[whole]).argmax(-1)
     return drawn
 
 
-def gumbel(seed: torch.Tensor, position: torch.Tensor, vocab: int) -> torch.Tensor:
-    """Standard Gumbel noise [rows, vocab] float32, keyed (seed, position, token id); seed and position are [rows]
-    int64.
+def draw_with_distribution(
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    seed: torch.Tensor,
+    position: torch.Tensor,
+    min_p: torch.Tensor | None = None,
+) -> tuple[Draw, torch.Tensor]:
+    """As ``sample``, with the distribution of each row, and the weights [rows, vocab] int64 (0 where a token is cut).
+    The distribution of a greedy row is meaningless."""
+    token = sample(logits, temperature, top_k, top_p, seed, position, min_p=min_p)
+    scaled = scale(logits, torch.where(temperature > 0, temperature, 1.0), min_p)
+    cut = _cut(scaled, top_k, top_p).least
+    weights = torch.where(scaled >= cut[:, None], weight(scaled), 0)
+    return Draw(token, cut, weights.sum(-1)), weights
 
-    A 64-bit key is mixed from seed and position (splitmix64, Steele et al. 2014); its halves key two rounds of a 32-bit
-    finalizer (murmur3's) over the token id, which gives 32 uniform bits ``u``; the noise is ``-log(-log((u + 1/2) /
-    2**32))``.
-    """
-    key = _mix64(_mix64(seed) + position)
-    low, high = (key & _MASK32)[:, None], _shift(key, 32)[:, None]
-    bits = torch.arange(vocab, device=seed.device)[None]
-    bits = _mix32(bits ^ low)
-    bits = _mix32((bits + high) & _MASK32)
-    # float64: in float32 the largest u would round to 1 and the noise to infinity.
-    uniform = bits.double().add_(0.5).mul_(2.0**-32)
-    return uniform.log_().neg_().log_().neg_().float()
+
+def count_tokens(history: torch.Tensor, slot: torch.Tensor, tokens: torch.Tensor) -> None:
+    """See ``kernels.sample.count_tokens``."""
+    twice = torch.where(tokens >= 0, 2, 0).to(history.dtype)
+    history.index_put_((slot, tokens.clamp(min=0)), twice, accumulate=True)
 
 
-def _cut(scaled: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
-    """Smallest kept value of each row, [rows]; -inf where everything is kept. ``scaled`` is at most 0, its maximum
-    0."""
+def adjusted(
+    logits: torch.Tensor, penalties: Penalties | None, logit_bias: LogitBias | None, bitmask: torch.Tensor | None
+) -> torch.Tensor:
+    """Logits with bias, penalties and mask applied, in this order; the argument itself if there are none."""
+    if logit_bias is not None:
+        used = logit_bias.tokens >= 0
+        change = torch.where(used, logit_bias.values, 0)
+        # scatter_add: a padding entry adds 0 to token 0
+        logits = logits.scatter_add(1, torch.where(used, logit_bias.tokens, 0), change)
+    if penalties is not None:
+        history = penalties.history[penalties.slot].int()
+        repetition = torch.where(history > 0, penalties.repetition[:, None], 1.0)
+        logits = torch.where(logits > 0, logits / repetition, logits * repetition)
+        generated = history >> 1
+        logits = logits - penalties.frequency[:, None] * generated
+        logits = logits - penalties.presence[:, None] * (generated > 0)
+    if bitmask is not None:
+        words = bitmask.repeat_interleave(32, dim=1)[:, : logits.shape[1]]
+        bit = torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device) & 31
+        logits = logits.masked_fill((words >> bit) & 1 == 0, float("-inf"))
+    return logits
+
+
+def scale(logits: torch.Tensor, temperature: torch.Tensor, min_p: torch.Tensor | None) -> torch.Tensor:
+    """(logit - largest) * (1 / temperature): at most 0, so that a tiny temperature gives -inf for the others instead of
+    overflowing; -inf for tokens below min_p. A new tensor."""
+    scaled = logits - logits.amax(-1, keepdim=True)
+    scaled.mul_(temperature.clamp(min=LEAST_TEMPERATURE).reciprocal()[:, None])
+    if min_p is not None and bool((min_p > 0).any()):
+        least = torch.where(min_p > 0, log(min_p.clamp(min=LEAST_MIN_P)), float("-inf"))
+        scaled.masked_fill_(scaled < least[:, None], float("-inf"))
+    return scaled
+
+
+class _Cut(NamedTuple):
+    """Smallest kept value of each row, -inf where everything is kept; and for rows where ``inside``, that all kept
+    tokens are among the candidates."""
+
+    least: torch.Tensor
+    inside: torch.Tensor
+    candidates: torch.Tensor
+    """[rows, few] int64; other rows' entries are meaningless."""
+
+
+def _cut(scaled: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> _Cut:
+    """What top_k and top_p keep."""
     vocab = scaled.shape[-1]
-    cut = torch.full_like(scaled[:, 0], float("-inf"))
+    width = min(CANDIDATES, vocab)
+    cut = _Cut(
+        torch.full_like(scaled[:, 0], float("-inf")),
+        torch.zeros_like(top_k, dtype=torch.bool),
+        torch.zeros(len(scaled), width, dtype=torch.int64, device=scaled.device),
+    )
     top_k = torch.where((top_k <= 0) | (top_k > vocab), vocab, top_k)
-    for rows, width in _widths(scaled, top_k, top_p):
-        # A row is cut alone or beside others with the same result: values are sorted, sums run over a row in order.
-        values = scaled[rows].topk(width, sorted=True).values
-        last = top_k[rows].clamp(max=width) - 1
-        if bool((top_p[rows] < 1).any()):
-            last = torch.minimum(last, _nucleus(values, scaled[rows], top_k[rows], top_p[rows]))
-        cut[rows] = values.gather(1, last[:, None])[:, 0]
+    cuts = (top_k < vocab) | (top_p < 1)
+    rows = torch.nonzero(cuts & (top_k <= width))[:, 0]
+    if len(rows):
+        values, cut.candidates[rows] = scaled[rows].topk(width, sorted=True)
+        least = _least_of_sorted(values, scaled[rows], top_k[rows], top_p[rows])
+        cut.least[rows] = least
+        # Equals of the last candidate may be anywhere.
+        cut.inside[rows] = (least > values[:, -1]) | (width == vocab)
+    for row in torch.nonzero(cuts & (top_k > width))[:, 0].tolist():
+        cut.least[row] = _least_of_many(scaled[row], int(top_k[row]), float(top_p[row]))
     return cut
 
 
-def _widths(scaled: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> list[tuple[torch.Tensor, int]]:
-    """Rows that need a cut, with how many sorted values they need: few where that is enough, else all."""
-    vocab = scaled.shape[-1]
-    width = min(CANDIDATES, vocab)
-    cuts = (top_k < vocab) | (top_p < 1)
-    # Is the nucleus inside the candidates? Only worth asking where top_k does not already say so.
-    open_ended = cuts & (top_k > width)
-    few, many = cuts & ~open_ended, torch.zeros_like(cuts)
-    if bool(open_ended.any()):
-        rows = torch.nonzero(open_ended)[:, 0]
-        mass = scaled[rows].topk(width).values.double().exp_().sum(-1)
-        inside = (top_k[rows] == vocab) & (mass > 1.001 * top_p[rows] * scaled[rows].double().exp_().sum(-1))
-        few[rows[inside]] = True
-        many[rows[~inside]] = True
-    return [(torch.nonzero(mask)[:, 0], size) for mask, size in ((few, width), (many, vocab)) if bool(mask.any())]
+def _least_of_sorted(values: torch.Tensor, row: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """Smallest value that each row keeps, [rows].
+
+    values  [rows, width]: the largest of each row, sorted; ``top_k`` is at most the width
+    """
+    last = top_k[:, None] - 1
+    least = values.gather(1, last)
+    if bool((top_p < 1).any()):
+        mass = weight(values).cumsum(-1)
+        # What top_k keeps, with the equals of the k-th past it.
+        equals = (row == least).sum(-1, keepdim=True) - (values == least).cumsum(-1).gather(1, last)
+        goal = top_p[:, None].double() * (mass.gather(1, last) + equals * weight(least))
+        # Kept while the weight above is below p of the total. The first always is; of equal values, the first has the
+        # weight above all of them before it.
+        before = torch.nn.functional.pad(mass[:, :-1], (1, 0)).double()
+        kept = (before < goal).sum(-1, keepdim=True).clamp_(min=1)
+        least = torch.where(top_p[:, None] < 1, torch.maximum(least, values.gather(1, kept - 1)), least)
+    return least[:, 0]
 
 
-def _nucleus(values: torch.Tensor, row: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
-    """Index of the last kept value of each row, [rows]: the mass before it is below p of the mass that top-k kept."""
-    mass = values.double().exp_().cumsum(-1)
-    limited = top_k < row.shape[-1]
-    within = mass.gather(1, (top_k.clamp(max=values.shape[-1]) - 1)[:, None])
-    total = torch.where(limited[:, None], within, row.double().exp_().sum(-1, keepdim=True))
-    before = torch.nn.functional.pad(mass[:, :-1], (1, 0))
-    kept = (before < top_p[:, None].double() * total).sum(-1)
-    return torch.where(top_p < 1, kept.clamp(min=1) - 1, values.shape[-1] - 1)
-
-
-_MASK32 = (1 << 32) - 1
-
-
-def _signed(constant: int) -> int:
-    """A 64-bit pattern as the int64 that torch takes."""
-    return constant - (1 << 64) if constant >> 63 else constant
-
-
-def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Logical shift right of int64 (torch's is arithmetic)."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _mix64(x: torch.Tensor) -> torch.Tensor:
-    """splitmix64: one step of the generator and its output function; int64 products wrap."""
-    x = x + _signed(0x9E3779B97F4A7C15)
-    x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
-    x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
-    return x ^ _shift(x, 31)
-
-
-def _mix32(x: torch.Tensor) -> torch.Tensor:
-    """murmur3's 32-bit finalizer on int64 holding 32 bits."""
-    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & _MASK32
-    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & _MASK32
-    return x ^ (x >> 16)
+def _least_of_many(row: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
+    """As ``_least_of_sorted`` for one row [vocab] of which many may be kept: counts and weights by distance from the
+    largest, then a sort within the one step where the cut lies. O(vocab)."""
+    step = (row * -64.0).clamp_(max=STEPS - 1).long()
+    least = torch.full_like(row[0], float("-inf"))
+    if top_k < len(row):
+        count = torch.bincount(step, minlength=STEPS).cumsum(0)
+        place = int((count < top_k).sum())
+        within = row[step == place].sort(descending=True).values
+        least = within[top_k - 1 - (int(count[place - 1]) if place else 0)]
+    if top_p < 1:
+        weights = weight(row).masked_fill_(row < least, 0)
+        mass = torch.zeros(STEPS, dtype=torch.int64, device=row.device).index_add_(0, step, weights).cumsum(0)
+        goal = top_p * float(mass[-1])
+        place = int((mass.double() < goal).sum())
+        within = row[step == place].sort(descending=True).values
+        before = weight(within).cumsum(0) - weight(within) + (mass[place - 1] if place else 0)
+        kept = int((before.double() < goal).sum())
+        least = torch.maximum(least, within[max(kept, 1) - 1])
+    return least

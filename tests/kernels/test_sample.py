@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.reference.sample import gumbel
-from kernels.sample import sample
+from kernels.reference.noise import exponential, gumbel, log, weight
+from kernels.sample import LogitBias, Penalties, count_tokens, sample
 
 
-def draw(logits, temperature=1.0, top_k=0, top_p=1.0, seed=0, position=0):
+def draw(logits, temperature=1.0, top_k=0, top_p=1.0, seed=0, position=0, min_p=None, **options):
     """``sample`` with scalars or lists for each row."""
     rows = len(logits)
 
@@ -24,6 +24,8 @@ def draw(logits, temperature=1.0, top_k=0, top_p=1.0, seed=0, position=0):
         column(top_p, torch.float32),
         column(seed, torch.int64),
         column(position, torch.int64),
+        min_p=None if min_p is None else column(min_p, torch.float32),
+        **options,
     )
 
 
@@ -101,3 +103,97 @@ def test_extreme_arguments() -> None:
     assert draw(logits, temperature=1e-30).tolist() == [2]
     assert 0 <= int(draw(logits * 1e30, temperature=1e30, seed=2**63 - 1, position=2**62)) < 4
     assert draw(torch.zeros(1, 1), top_p=0.5).tolist() == [0]
+
+
+def test_elementary_functions() -> None:
+    x = torch.cat([torch.rand(20_000).pow(8).clamp(min=2.0**-32), torch.tensor([2.0**-32, 1 - 2.0**-24, 0.0625])])
+    exact = -torch.log1p(-x.double())
+    assert float(((exponential(x) - exact) / exact).abs().max()) < 2e-6
+    assert float((log(x) - x.double().log()).abs().max()) < 2e-6
+    below = -torch.rand(20_000) * 45
+    assert float((weight(below) - below.double().exp() * 2**40).abs().max()) < 2**40 * 2e-7
+    assert weight(torch.tensor([0.0, -30.0, -1e30, float("-inf")])).tolist() == [2**40, 0, 0, 0]
+
+
+@pytest.mark.parametrize("min_p", [0.0, 0.02, 0.3, 1.0])
+def test_min_p_keeps_tokens_near_the_most_probable(min_p) -> None:
+    row = torch.randn(60, generator=torch.Generator().manual_seed(6)) * 2
+    probability = (row / 0.7).softmax(0)
+    allowed = set(torch.nonzero(probability >= min_p * probability.max())[:, 0].tolist())
+    drawn = draw(row.repeat(600, 1), 0.7, min_p=min_p, position=list(range(600))).tolist()
+    assert set(drawn) <= allowed
+    assert len(allowed) > 8 or set(drawn) == allowed
+
+
+def test_top_p_is_of_what_min_p_and_top_k_leave() -> None:
+    """Probabilities 0.4, 0.3, 0.2, 0.1. After top_k = 2 they are 4/7 and 3/7; after min_p = 0.4, 4/9, 3/9 and 2/9."""
+    row = torch.tensor([0.4, 0.3, 0.2, 0.1]).log().repeat(300, 1)
+    places = list(range(300))
+
+    def drawn(**settings):
+        return set(draw(row, position=places, **settings).tolist())
+
+    assert drawn(top_p=0.55) == {0, 1}
+    assert drawn(top_p=0.55, top_k=2) == {0}
+    assert drawn(top_p=0.95) == {0, 1, 2, 3}
+    assert drawn(top_p=0.95, min_p=0.4) == {0, 1, 2}
+    assert drawn(top_p=0.75, min_p=0.4) == {0, 1}
+    # Equals of the last kept are kept: all four are equally probable here.
+    assert set(draw(torch.zeros(300, 4), top_p=0.3, position=places).tolist()) == {0, 1, 2, 3}
+    assert set(draw(torch.zeros(300, 4), top_k=2, position=places).tolist()) == {0, 1, 2, 3}
+
+
+def penalties(history, slot, repetition=1.0, presence=0.0, frequency=0.0):
+    """The same penalties for all rows."""
+    values = (torch.full((len(slot),), value) for value in (repetition, presence, frequency))
+    return Penalties(history, torch.tensor(slot), *values)
+
+
+def test_penalties() -> None:
+    """Token 0 is in the prompt, 1 was generated twice, 2 is both and generated once, 3 is new."""
+    history = torch.zeros(3, 4, dtype=torch.int16)
+    history[2] = torch.tensor([1, 0, 1, 0])
+    count_tokens(history, torch.tensor([2, 2, 2, 1]), torch.tensor([1, 1, 2, -1]))
+    assert history.tolist() == [[0] * 4, [0] * 4, [1, 4, 3, 0]]
+
+    def largest(logits, **values):
+        return int(draw(torch.tensor([logits]), temperature=0.0, penalties=penalties(history, [2], **values)))
+
+    # Positive logits are divided, negative ones multiplied; prompt and generated alike.
+    assert largest([2.0, 2.0, 2.0, 1.1], repetition=2.0) == 3
+    assert largest([2.0, 2.0, 2.0, 0.9], repetition=2.0) == 0
+    assert largest([-1.0, -1.0, -1.0, -1.9], repetition=2.0) == 3
+    # Generated tokens only: once, or for each time.
+    assert largest([1.0, 1.5, 1.4, 0.9], presence=0.6) == 0
+    assert largest([0.0, 2.0, 1.7, 0.9], frequency=0.5) == 2
+    assert largest([0.0, 2.0, 1.7, 0.9], frequency=1.0) == 3
+    # Another slot has no history.
+    free = penalties(history, [0], repetition=2.0, presence=2.0, frequency=2.0)
+    assert int(draw(torch.tensor([[0.0, 2.0, 1.7, 0.9]]), temperature=0.0, penalties=free)) == 1
+
+
+def test_logit_bias_goes_before_penalties() -> None:
+    logits = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    bias = LogitBias(torch.tensor([[0, -1], [2, 1]]), torch.tensor([[5.0, 9.0], [-100.0, 1.0]]))
+    kept = logits.clone()
+    assert draw(logits, temperature=0.0, logit_bias=bias).tolist() == [0, 1]
+    assert torch.equal(logits, kept)
+    # (1 + 5) / 4 < 3, but 1 / 4 + 5 > 3
+    history = torch.tensor([[1, 0, 0]], dtype=torch.int16)
+    both = {"logit_bias": bias, "penalties": penalties(history, [0, 0], repetition=4.0)}
+    assert draw(logits, temperature=0.0, **both).tolist() == [2, 1]
+
+
+def test_bitmask() -> None:
+    logits = torch.randn(400, 70, generator=torch.Generator().manual_seed(7))
+    allowed = [3, 31, 32, 69]
+    mask = torch.zeros(400, 3, dtype=torch.int64)
+    for token in allowed:
+        mask[:, token // 32] |= 1 << token % 32
+    mask = torch.where(mask >= 2**31, mask - 2**32, mask).int()
+    drawn = draw(logits, position=list(range(400)), bitmask=mask)
+    assert sorted(set(drawn.tolist())) == allowed
+    greedy = draw(logits, temperature=0.0, bitmask=mask)
+    assert torch.equal(greedy, torch.tensor(allowed)[logits[:, allowed].argmax(-1)])
+    every = torch.full_like(mask, -1)
+    assert torch.equal(draw(logits, top_p=0.9, bitmask=every), draw(logits, top_p=0.9))

@@ -192,24 +192,17 @@ struct Scratch {
   }
 };
 
-// Scores of one query in a block -> weights; returns what the sums so far are to be multiplied by.
+// Scores of one query in a block -> weights; returns what the sums so far are to be multiplied by. At least one key is
+// seen.
 __attribute__((noinline)) inline float soften(float* scores, int64_t visible, float& most, float& total) {
-  Ints lane;
-  for (int i = 0; i < LANES; ++i) lane[i] = i;
-  const Floats hidden = splat(-1e30f);
-  Floats largest = hidden;
-  for (int j = 0; j < BLOCK; j += LANES) {
-    const Ints seen = lane + j < (int)visible - Ints{};
-    const Floats s = choose(seen, load(scores + j), hidden);
-    store(scores + j, s);
-    largest = max(largest, s);
-  }
+  for (int64_t j = visible; j < BLOCK; ++j) scores[j] = -INFINITY;  // weighs 0
+  Floats largest = load(scores);
+  for (int j = LANES; j < BLOCK; j += LANES) largest = max(largest, load(scores + j));
   const float now = std::max(most, max(largest));
+  const Floats highest = splat(now);
   Floats sums = {};
   for (int j = 0; j < BLOCK; j += LANES) {
-    // A hidden key is 0 also while `now` is still that of no key at all.
-    const Ints seen = lane + j < (int)visible - Ints{};
-    const Floats weight = choose(seen, exp2(load(scores + j) - splat(now)), Floats{});
+    const Floats weight = exp2(load(scores + j) - highest);
     store(scores + j, weight);
     sums += weight;
   }
