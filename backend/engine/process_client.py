@@ -48,6 +48,7 @@ from backend.errors import EngineError, StartError
 _decoder = msgspec.msgpack.Decoder(Event)
 EMPTY_LOAD = Load()
 CLOSE_SECONDS = 5.0
+SPIN_COUNT = "1000"  # of GNU OpenMP: a few microseconds
 
 Answer = TypeVar("Answer", Report, PromptPublished, Tree)
 
@@ -256,7 +257,12 @@ async def _await_ready(
 
 
 def _environment() -> dict[str, str]:
-    """The child's environment: ours, and the folder that holds the packages on its path."""
+    """The child's environment: ours, the folder that holds the packages on its path, and how long OpenMP's threads spin.
+
+    A thread that waits for others spins for some microseconds, then sleeps. GNU's runtime spins for milliseconds, and
+    where other processes want the cores, whoever spins holds up whom it waits for (30 times slower, see docs/log.md).
+    """
     root = str(Path(backend.__file__).resolve().parent.parent)
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    spinning = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": SPIN_COUNT}
+    return {**spinning, **os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
