@@ -257,7 +257,7 @@ async def _await_ready(
 
 
 def _environment() -> dict[str, str]:
-    """The child's environment: ours, the folder that holds the packages on its path, and how long OpenMP's threads spin.
+    """The child's environment: ours, the packages' folder on its path, and how long OpenMP's threads spin.
 
     A thread that waits for others spins for some microseconds, then sleeps. GNU's runtime spins for milliseconds, and
     where other processes want the cores, whoever spins holds up whom it waits for (30 times slower, see docs/log.md).
