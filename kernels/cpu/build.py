@@ -23,9 +23,11 @@ FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trap
 
 # Instruction set: floats per vector, and what the compiler must be told.
 PORTABLE: dict[str, tuple[int, list[str]]] = {"portable": (4, [])}
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
 X86 = {
     "avx2": (8, ["-mavx2", "-mfma", "-mf16c"]),
-    "avx512": (16, ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]),
+    "avx512": (16, AVX512),
+    "avx512vnni": (16, [*AVX512, "-mavx512vnni"]),
 }
 
 

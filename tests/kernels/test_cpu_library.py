@@ -20,7 +20,7 @@ from tests.kernels.test_paged_attention import make_case
 pytestmark = pytest.mark.skipif(not binding.available(), reason="the library of CPU kernels was not built")
 
 
-@pytest.fixture(params=["portable", "avx2", "avx512"])
+@pytest.fixture(params=["portable", "avx2", "avx512", "avx512vnni"])
 def variant(request):
     """The library switched to one instruction set, and back."""
     found = binding.library()

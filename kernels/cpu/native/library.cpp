@@ -8,6 +8,7 @@ extern const Variant banyan_portable;
 #ifdef __x86_64__
 extern const Variant banyan_avx2;
 extern const Variant banyan_avx512;
+extern const Variant banyan_avx512vnni;
 #endif
 
 static const Variant* fits(const char* name) {
@@ -16,6 +17,8 @@ static const Variant* fits(const char* name) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  if (vnni && (!name || !std::strcmp(name, banyan_avx512vnni.name))) return &banyan_avx512vnni;
   if (avx512 && (!name || !std::strcmp(name, banyan_avx512.name))) return &banyan_avx512;
   if (avx2 && (!name || !std::strcmp(name, banyan_avx2.name))) return &banyan_avx2;
 #endif
@@ -30,7 +33,7 @@ extern "C" {
 // Changes with every change of a struct or a call.
 int banyan_version() { return 3; }
 
-// Switches to a variant by name (avx512, avx2, portable), for tests; 0 when this CPU cannot run it.
+// Switches to a variant by name (avx512vnni, avx512, avx2, portable), for tests; 0 when this CPU cannot run it.
 int banyan_use(const char* name) {
   const Variant* found = fits(name);
   if (found) variant = found;

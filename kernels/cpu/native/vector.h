@@ -77,7 +77,9 @@ inline Pairs splat_pair(const int16_t* from) {
 
 // sum + a[0] * b[0] + a[1] * b[1] in each lane.
 inline Ints add_products(Ints sum, Pairs a, Pairs b) {
-#if LANES == 16
+#if defined(__AVX512VNNI__)
+  return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif LANES == 16
   return sum + (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b);
 #elif LANES == 8
   return sum + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
