@@ -17,6 +17,7 @@ def on_gpu(tensor: torch.Tensor) -> bool:
     """Whether ``kernels.triton`` computes with this tensor: it lies on a CUDA device and Triton is installed.
 
     ``BANYAN_TRITON=1`` says yes for tensors on the CPU too: a dry run in Triton's interpreter (``TRITON_INTERPRET=1``),
-    with ``BANYAN_NATIVE=0``, since the CPU library keeps another layout.
+    with ``BANYAN_NATIVE=0``, since the CPU library keeps another layout. ``BANYAN_TRITON=0`` says no everywhere.
     """
-    return (tensor.device.type == "cuda" or os.environ.get("BANYAN_TRITON") == "1") and installed()
+    told = os.environ.get("BANYAN_TRITON")
+    return (tensor.device.type == "cuda" or told == "1") and told != "0" and installed()

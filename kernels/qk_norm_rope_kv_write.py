@@ -4,6 +4,7 @@ keys and values into the paged pool. One pass over the projected row. Knows tens
 import torch
 
 from kernels.cpu import rotate as native
+from kernels.gpu import on_gpu
 from kernels.kv_layout import keys_transposed
 from kernels.reference.kv_write import kv_write
 from kernels.reference.rms_norm import rms_norm
@@ -32,8 +33,13 @@ def qk_norm_rope_kv_write(
                changed in place in ``layer``
     slots      [tokens] int64: page * page_size + offset. A slot written twice in one call keeps either value
 
-    Returns the queries [tokens, heads, head_dim].
+    Returns the queries in the layout that ``kernels.paged_attention`` of the same device reads: [tokens, heads,
+    head_dim]; on a GPU packed, [kv_heads, tokens, heads / kv_heads, head_dim].
     """
+    if on_gpu(qkv):
+        from kernels.triton.rope import qk_norm_rope_kv_write as by_triton
+
+        return by_triton(qkv, cos, sin, q_weight, k_weight, eps, pool, layer, slots)
     if keys_transposed(pool):
         return native.qk_norm_rope_kv_write(qkv, cos, sin, q_weight, k_weight, eps, pool, layer, slots)
     kv_heads, head_dim = pool.shape[3], pool.shape[5]

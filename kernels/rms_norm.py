@@ -4,6 +4,7 @@ import torch
 
 from kernels.cpu import rms_norm as native
 from kernels.cpu.library import computes
+from kernels.gpu import on_gpu
 from kernels.reference.rms_norm import rms_norm as reference
 
 
@@ -17,6 +18,10 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.
 
     Returns a new tensor like ``x``. A row's result does not depend on the other rows.
     """
+    if on_gpu(x):
+        from kernels.triton.rms_norm import rms_norm as by_triton
+
+        return by_triton(x, weight, eps, residual)
     parts = (x, weight) if residual is None else (x, weight, residual)
     if computes(x.dtype, x.device) and all(part.dtype == torch.float32 and part.is_contiguous() for part in parts):
         return native.rms_norm(x, weight, eps, residual)

@@ -2,6 +2,7 @@
 
 import torch
 
+from kernels.gpu import on_gpu
 from kernels.reference.silu_and_mul import silu_and_mul as reference
 
 
@@ -12,4 +13,8 @@ def silu_and_mul(gate_up: torch.Tensor) -> torch.Tensor:
 
     Returns [..., width] in the same dtype.
     """
+    if on_gpu(gate_up):
+        from kernels.triton.silu_and_mul import silu_and_mul as by_triton
+
+        return by_triton(gate_up)
     return reference(gate_up)

@@ -30,6 +30,7 @@ class KVPool:
         shape = (pages + 1, config.layers, 2, config.kv_heads, page_size, config.head_dim)
         self.pages = pages
         self.page_size = page_size
+        self.heads = config.heads  # that read the pages; a plan of attention is made for so many
         try:
             # Zeros, not empty: masked keys are multiplied by 0, and garbage can be NaN.
             self.storage = torch.zeros(shape, dtype=dtype, device=device)

@@ -7,7 +7,8 @@ chunk cannot be computed without failing the others.
 import numpy as np
 import torch
 
-from backend.engine.batch import BlockTables, StepBatch, build_batch, in_tree_order
+from backend.engine.batch import BlockTables, StepBatch, in_tree_order, step_rows
+from backend.engine.graphs import passes_for
 from backend.engine.kv_pool import KVPool
 from backend.engine.kv_pool import kv_bytes_per_page as bytes_per_page
 from backend.engine.sampling import SlotSampling
@@ -25,6 +26,7 @@ class Runner:
         self.pool = KVPool(model.config, pages, page_size, model.dtype, model.device)
         self._max_context = min(max_context or model.config.max_context, model.config.max_context)
         self._tables = BlockTables(max_running, -(-self._max_context // page_size))
+        self._passes = passes_for(model, self.pool, max_running, self._tables.pages.shape[1])
         self._sampling = SlotSampling(max_running)
         self._last = np.zeros(max_running, np.int64)  # token that each slot drew last
         self._broken: dict[int, str] = {}  # open slots that cannot go on, and why
@@ -53,8 +55,10 @@ class Runner:
         if kept:
             order = in_tree_order([plan.chunks[index] for index in kept], self._tables)
             kept, ids = [kept[place] for place in order], [ids[place] for place in order]
-            step = build_batch([plan.chunks[index] for index in kept], ids, self._tables, self.pool)
-            logits, finite = self.model.forward(step.batch, self.pool.storage)
+            chunks = [plan.chunks[index] for index in kept]
+            rows = step_rows(chunks, ids, self._tables, self.pool)
+            step = StepBatch(chunks, self._passes.place(rows), rows.first_rows, rows.emitting)
+            logits, finite = self._passes.forward(step.batch)
             failures |= self._not_finite(step, finite.cpu().numpy())
             for place, token in zip(step.emitting, self._draw(step, logits, failures), strict=True):
                 if step.chunks[place].request not in failures:

@@ -62,13 +62,15 @@ def watch(options: argparse.Namespace) -> bool:
     rest = [name for name in NAMES if name in rest]
     began = time.time()
     while True:
-        command = [sys.executable, "-m", "benchmarks.gpu", str(options.out), "--began", str(began)]
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", str(options.out), "--began", str(began)]
         command += ["--only", ",".join(rest), "--flashinfer", options.flashinfer, *(["--dry"] if options.dry else [])]
         process = subprocess.Popen(command)
         hung = _wait(process, options.out / "running.json")
         kept = _read(options.out / "gpu.json")
         if not kept:  # it never began
             return False
+        if not (options.out / "running.json").exists():  # the table is printed
+            return process.returncode == 0
         running = _read(options.out / "running.json").get("stage")
         if running:
             how = "hangs" if hung else f"ended the process ({process.returncode})"
@@ -78,8 +80,6 @@ def watch(options: argparse.Namespace) -> bool:
             (options.out / "running.json").write_text("{}")
         done = {stage["name"] for stage in kept["stages"]}
         left = [name for name in rest if name not in done]
-        if not running and not left:
-            return process.returncode == 0
         if left == rest:
             return False
         rest = left

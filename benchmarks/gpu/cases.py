@@ -165,5 +165,11 @@ def dry(case: Case, bench: Bench) -> Case:
     counts = [min(n, 5) for n in case.counts[few]]
     starts = [floor + min(start, 1 + start * 60 // max(longest, 1)) for start in case.starts[few]]
     page_size = case.page_size if options.get("specialised") else min(case.page_size, 16)
-    small = {"counts": counts, "starts": starts, "kv_heads": 1, "levels": levels, "page_size": page_size}
+    small: dict[str, Any] = {
+        "counts": counts,
+        "starts": starts,
+        "kv_heads": 1,
+        "levels": levels,
+        "page_size": page_size,
+    }
     return replace(case, options=options, **small)

@@ -35,12 +35,12 @@ def compiling_only() -> Iterator[None]:
         JITFunction.__getitem__ = launch
 
 
-def attention_checks(bench: Bench) -> None:
+def attention_checks(bench: Bench, part: int, parts: int) -> None:
     from benchmarks.gpu.attention import machine
     from benchmarks.gpu.cases import Step, dry
     from benchmarks.gpu.correctness import CASES
 
-    for case in CASES[: bench.pick(len(CASES), 2)]:
+    for case in CASES[part::parts]:
         Step(dry(case, bench), 1, bench, machine=machine(bench), empty=True).run(0)
 
 
@@ -50,6 +50,13 @@ def attention_times(bench: Bench, part: int, parts: int) -> None:
 
     for case, rows in list(all_steps())[part::parts][: bench.pick(1000, 1)]:
         Step(dry(case, bench), 1, bench, wide_rows=rows, empty=True).run(0)
+
+
+def other_checks(bench: Bench, part: int) -> None:
+    """What is compared is garbage, since nothing is launched."""
+    from benchmarks.gpu.correctness import CHECKS
+
+    list(CHECKS[part](bench))
 
 
 def row_operations(bench: Bench) -> None:
@@ -90,11 +97,12 @@ def model(bench: Bench, name: str) -> None:
 def units(dry: bool) -> dict[str, Unit]:
     """What a process does at a time."""
     if dry:
-        return {"attention": partial(attention_times, part=0, parts=9)}
+        return {"attention": partial(attention_times, part=0, parts=9), "checks": partial(other_checks, part=4)}
     return {
         **{f"attention {part}": partial(attention_times, part=part, parts=6) for part in range(6)},
         **{f"model {name}": partial(model, name=name) for name in ("8B", "1B", "0.6B", "4B")},
-        "attention checks": attention_checks,
+        **{f"attention checks {part}": partial(attention_checks, part=part, parts=5) for part in range(5)},
+        **{f"checks {part}": partial(other_checks, part=part) for part in range(5)},
         **{f"sampler {part}": partial(sampler, part=part, parts=3) for part in range(3)},
         **{f"moe {tokens}": partial(moe, tokens=tokens) for tokens in (1, 64, 4096)},
         "rows": row_operations,

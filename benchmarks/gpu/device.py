@@ -55,7 +55,7 @@ class Gpu:
 
     def capture(self, call: Call) -> Call:
         """A graph of what ``call`` launches; calling it replays."""
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             call()
@@ -80,7 +80,7 @@ class Gpu:
         """Time of a call as it is, gaps of the host included."""
         for _ in range(warm):
             call()
-        marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]  # type: ignore[no-untyped-call]
         marks[0].record()
         for mark in marks[1:]:
             call()

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from backend.models.decoder import Decoder
 from benchmarks.gpu.cases import Case, block_tables
 from benchmarks.gpu.stage import Bench
 from kernels.prefix_runs import prefix_runs
-from kernels.triton.attention import AttentionPlan, make_plan
+from kernels.triton.attention import make_plan
+from kernels.triton.fixed_plan import decode_items, plan_with_room, room_for
 
 SIZES = {
     # vocabulary, hidden, intermediate, layers, heads, head_dim, tied, norm of queries and keys; all with 8 KV heads
@@ -100,13 +102,16 @@ def make_pool(config: ModelConfig, pages: int, bench: Bench) -> torch.Tensor:
     """Random keys and values, some pages at a time."""
     shape = (pages, config.layers, 2, config.kv_heads, PAGE, config.head_dim)
     pool = torch.empty(shape, dtype=bench.dtype, device=bench.device)
-    for part in pool.split(256):
+    for part in torch.split(pool, 256):
         part.normal_()
     return pool
 
 
-def make_batch(point: Point, config: ModelConfig, pool: torch.Tensor, bench: Bench, share: bool = True) -> Batch:
-    """The step's tensors; every request's last token is asked for."""
+def make_batch(
+    point: Point, config: ModelConfig, pool: torch.Tensor, bench: Bench, share: bool = True, room: bool = False
+) -> Batch:
+    """The step's tensors; every request's last token is asked for. ``room``: a decode step's plan as the engine has it
+    in a graph, with tables and grids that other steps fit too."""
     tables, _ = block_tables(point.case())
     counts, starts = np.array(point.counts), np.array(point.starts)
     first = counts.cumsum() - counts
@@ -115,7 +120,12 @@ def make_batch(point: Point, config: ModelConfig, pool: torch.Tensor, bench: Ben
     request = np.arange(len(counts)).repeat(counts)
     slots = tables[request, positions // PAGE].astype(np.int64) * PAGE + positions % PAGE
     runs = prefix_runs(starts, tables, PAGE) if share else []
-    plan: AttentionPlan = make_plan(counts, starts, tables, pool, config.heads, runs)
+    if room:
+        work = decode_items(starts, tables, pool, config.heads)
+        plan = plan_with_room(pool, config.heads, room_for(work, len(counts), tables.shape[1]))
+        plan.refill(work, starts, tables)
+    else:
+        plan = make_plan(counts, starts, tables, pool, config.heads, runs)
 
     def there(values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(bench.device)
@@ -126,7 +136,11 @@ def make_batch(point: Point, config: ModelConfig, pool: torch.Tensor, bench: Ben
 
 def attention_flop(point: Point, config: ModelConfig) -> float:
     """Of all layers."""
-    shape = {"group": config.heads // config.kv_heads, "kv_heads": config.kv_heads, "head_dim": config.head_dim}
+    shape: dict[str, Any] = {
+        "group": config.heads // config.kv_heads,
+        "kv_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+    }
     return float(replace(point.case(), **shape).flop() * config.layers)
 
 

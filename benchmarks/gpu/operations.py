@@ -1,5 +1,7 @@
 """The operations beside attention: row-wise ones, page copies, the sampler, mixture of experts."""
 
+from functools import partial
+
 import torch
 
 from benchmarks.gpu.correctness import moved, settings
@@ -53,7 +55,7 @@ def rows(bench: Bench) -> None:
         for name, (calls, size) in row_calls(bench, tokens).items():
             took = bench.gpu.timed(calls * 8)
             id = "T16" if least else ""
-            bench.table.share(id, f"{name}, {tokens} tokens", took, size, "copy", least)
+            bench.table.share(id, f"{name}, {tokens} tokens", took, size, "copy", least, detail=not least)
 
 
 def copies(bench: Bench) -> None:
@@ -101,10 +103,10 @@ def sampler_calls(bench: Bench) -> dict[str, list[Call]]:
     top_p = {**plain, "top_p": torch.full((n,), 0.9)}
     cases = {"top-k, top-p, min-p, mask": all_on, "top-p": top_p, "temperature": plain, "greedy": greedy}
     cases["mixed settings"] = settings(n)
-    calls = {}
+    calls: dict[str, list[Call]] = {}
     for name, given in cases.items():
         there = moved(given, bench.device)
-        calls[name] = [lambda x=x, there=there: sample(x, **there) for x in logits]
+        calls[name] = [partial(sample, x, **there) for x in logits]
     return calls
 
 

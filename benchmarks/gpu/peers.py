@@ -2,14 +2,14 @@
 or fail; that is printed and is no failure of ours."""
 
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from benchmarks.gpu.attention import B64, timed
 from benchmarks.gpu.cases import Case, dry, layers_beyond_l2
-from benchmarks.gpu.device import Took
+from benchmarks.gpu.device import Call, Took
 from benchmarks.gpu.models import config_of, make_batch, make_model, make_pool, pages_of
 from benchmarks.gpu.stage import Bench
 from benchmarks.gpu.steps import even, forward
@@ -32,7 +32,7 @@ def flex_attention(bench: Bench) -> None:
 
     case: Case = dry(B64, bench)
     requests, keys = len(case.counts), case.starts[0] + 1
-    compiled: Callable[..., Any] = flex if bench.gpu.dry else torch.compile(flex, dynamic=False)
+    compiled: Any = flex if bench.gpu.dry else torch.compile(flex, dynamic=False)
     layers = layers_beyond_l2(case, bench)
     shape = (requests, case.kv_heads, keys, case.head_dim)
     kv = [torch.randn(2, *shape, device=bench.device, dtype=bench.dtype) for _ in range(layers)]
@@ -43,7 +43,7 @@ def flex_attention(bench: Bench) -> None:
         # What is not compiled materialises all scores, which is all right for a few keys.
         compiled(q.float(), kv[0][0].float(), kv[0][1].float(), block_mask=mask, enable_gqa=True)
         return
-    calls = [lambda k=k, v=v: compiled(q, k, v, block_mask=mask, enable_gqa=True) for k, v in kv]
+    calls: list[Call] = [partial(compiled, q, k, v, block_mask=mask, enable_gqa=True) for k, v in kv]
     calls[0]()
     peer = bench.gpu.timed(calls)
     bench.table.ratio("", B64.name, timed(B64, bench), "flex_attention", peer, 1.3)
@@ -70,7 +70,8 @@ def reference_model(bench: Bench) -> Any:
         dtype=bench.dtype,
     )
     with torch.device(bench.device):
-        return LlamaForCausalLM(told).to(bench.dtype).eval()
+        model: Any = LlamaForCausalLM(told)
+        return model.to(bench.dtype).eval()
 
 
 def own_step(bench: Bench, requests: int, context: int) -> Took:
@@ -111,7 +112,9 @@ def continuous_batching(bench: Bench) -> None:
     requests, prompt, new = 64, 512, 64
     model = reference_model(bench)
     model.set_attn_implementation("paged|sdpa")
-    told = GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    told: Any = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=new, do_sample=False, eos_token_id=-1, pad_token_id=0
+    )
     inputs = torch.randint(1, 100000, (requests, prompt)).tolist()
     began = time.perf_counter()
     model.generate_batch(inputs=inputs, generation_config=told)

@@ -55,39 +55,53 @@ PREFILL_MODELS = ("1B", "8B")
 
 def decode(bench: Bench) -> None:
     """Steps in CUDA graphs against what reading weights and keys takes; launched one by one beside it."""
-    copy, matmul = _ceilings(bench)
     for name in dict.fromkeys(model for model, *_ in DECODE):
         config = config_of(name, bench)
         mine = [(point.small(bench), id, least) for model, point, id, least in DECODE if model == name]
         model, weights = make_model(config, bench)
         pool = make_pool(config, pages_of([point for point, *_ in mine]), bench)
         for point, id, least in mine:
-            case = f"{name} {point.name}"
-            step = forward(model, make_batch(point, config, pool, bench), pool)
-            took = bench.gpu.timed_eagerly(bench.gpu.capture(step), repeats=15, warm=3)
-            eager = bench.gpu.timed_eagerly(step, repeats=5)
-            floor = floor_us(point, config, weights, copy, matmul)
-            share = floor / took.us
-            row = Row(
-                id,
-                case,
-                took.us,
-                took.spread,
-                share=share,
-                floor_us=floor,
-                peer="own, eager",
-                peer_us=eager.us,
-                ratio=eager.us / took.us,
-                target=f">={least:.0%} of floor" if least else "",
-                passed=share >= least if least else None,
-            )
-            bench.table.add(row)
-            if point.shared:
-                plain = forward(model, make_batch(point, config, pool, bench, share=False), pool)
-                slow = bench.gpu.timed_eagerly(bench.gpu.capture(plain), repeats=5)
-                bench.table.ratio(id, case, took, "own, not shared", slow, LEAST_SHARED if id else None)
-        del model, pool, step
+            _decode(bench, f"{name} {point.name}", point, id, least, model, weights, pool)
+        del model, pool
         bench.gpu.release()
+
+
+def _decode(
+    bench: Bench,
+    case: str,
+    point: Point,
+    id: str,
+    least: float | None,
+    model: Decoder,
+    weights: int,
+    pool: torch.Tensor,
+) -> None:
+    """One step; ``weights`` are the bytes that it reads of them."""
+    config = model.config
+    step = forward(model, make_batch(point, config, pool, bench, room=True), pool)
+    took = bench.gpu.timed_eagerly(bench.gpu.capture(step), repeats=15, warm=3)
+    step = forward(model, make_batch(point, config, pool, bench), pool)
+    eager = bench.gpu.timed_eagerly(step, repeats=5)
+    floor = floor_us(point, config, weights, *_ceilings(bench))
+    share = floor / took.us
+    row = Row(
+        id,
+        case,
+        took.us,
+        took.spread,
+        share=share,
+        floor_us=floor,
+        peer="own, eager",
+        peer_us=eager.us,
+        ratio=eager.us / took.us,
+        target=f">={least:.0%} of floor" if least else "",
+        passed=share >= least if least else None,
+    )
+    bench.table.add(row)
+    if point.shared:
+        step = forward(model, make_batch(point, config, pool, bench, share=False), pool)
+        slow = bench.gpu.timed_eagerly(bench.gpu.capture(step), repeats=5)
+        bench.table.ratio(id, case, took, "own, not shared", slow, LEAST_SHARED if id else None)
 
 
 def prefill(bench: Bench) -> None:

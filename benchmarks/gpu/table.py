@@ -8,7 +8,8 @@ from benchmarks.gpu.device import Took
 
 UNITS = {"matmul": ("TF", 1e12)}  # everything else is GB/s
 HEAD = (
-    "id   case                              us        rate   % ceil  floor us  peer              peer us  ratio  target"
+    f"{'id':<4} {'case':<36}{'us':>9} {'rate':>12}{'% ceil':>7}{'floor us':>9}  "
+    f"{'peer':<15}{'peer us':>9}{'ratio':>7}  target"
 )
 
 
@@ -41,13 +42,11 @@ class Row:
 
         verdict = {True: "PASS", False: "MISS", None: ""}[self.passed]
         spread = f" +-{self.spread:.0%}" if self.spread > 0.03 else ""
-        rate = (
-            cell(self.rate, 7, ".0f") + f" {self.unit:<4}" if self.value is None else cell(self.value, 11, ".2e") + " "
-        )
-        share = cell(None if self.share is None else 100 * self.share, 6, ".1f")
+        rate = cell(self.rate, 7, ".0f") + f" {self.unit:<4}" if self.value is None else cell(self.value, 12, ".4g")
+        share = cell(None if self.share is None else 100 * self.share, 7, ".1f")
         return (
-            f"{self.id:<4} {self.case[:30]:<30}{cell(self.us, 9, '.1f')} {rate}{share}{cell(self.floor_us, 9, '.1f')}  "
-            f"{self.peer[:18]:<18}{cell(self.peer_us, 9, '.1f')}{cell(self.ratio, 7, '.2f')}  "
+            f"{self.id:<4} {self.case[:36]:<36}{cell(self.us, 9, '.1f')} {rate}{share}{cell(self.floor_us, 9, '.1f')}  "
+            f"{self.peer[:15]:<15}{cell(self.peer_us, 9, '.1f')}{cell(self.ratio, 7, '.2f')}  "
             f"{self.target} {verdict}{spread}"
         ).rstrip()
 
@@ -110,7 +109,13 @@ class Table:
         ratio = peer_took.us / took.us
         target = f">={least:g}x" if least else ""
         passed = ratio >= least if least else None
-        known = {"us": took.us, "spread": took.spread, "peer": peer, "peer_us": peer_took.us, "ratio": ratio}
+        known: dict[str, Any] = {
+            "us": took.us,
+            "spread": took.spread,
+            "peer": peer,
+            "peer_us": peer_took.us,
+            "ratio": ratio,
+        }
         return self.add(Row(id, case, target=target, passed=passed, **known, **more))
 
     def at_most(self, id: str, case: str, value: float, most: float, detail: bool = False) -> Row:
@@ -122,8 +127,9 @@ class Table:
         return self.add(Row(id, case, target="holds", passed=holds, detail=detail))
 
     def printed(self, most_characters: int) -> str:
-        """The lines, cut where they become too many. Misses among the details are shown too."""
+        """The lines, those of targets first, cut where they become too many. Misses among the details are shown too."""
         shown = [row for row in self.rows if not row.detail or row.passed is False]
+        shown.sort(key=lambda row: not row.id)
         lines = [HEAD, *(row.line() for row in shown)]
         text = "\n".join(lines)
         return text if len(text) <= most_characters else text[:most_characters] + "\n(cut; the file has all)"

@@ -27,7 +27,7 @@ def paged_attention(
         group = q.shape[1] // kv_heads
         query = q[first : first + count].double().view(count, kv_heads, group, head_dim)
         scores = torch.einsum("tkgd,ksd->kgts", query, kv[0]) * scale
-        hidden = torch.arange(length) > torch.arange(start, length)[:, None]
+        hidden = torch.arange(length, device=q.device) > torch.arange(start, length, device=q.device)[:, None]
         weights = scores.masked_fill_(hidden, float("-inf")).softmax(-1)
         out[first : first + count] = (
             torch.einsum("kgts,ksd->tkgd", weights, kv[1]).reshape(count, -1, head_dim).to(q.dtype)

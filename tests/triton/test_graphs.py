@@ -1,0 +1,87 @@
+"""Steps in the fixed memory of a graph give the tokens of plain ones. The capture is left out; kernels run in Triton's
+interpreter, products in torch."""
+
+import pytest
+import torch
+
+from backend.engine.graphs import SIZES, DecodeGraphs, Eager
+from backend.engine.runner import Runner
+from backend.models.config import ModelConfig, RopeConfig
+from backend.models.decoder import Decoder
+from kernels.cpu import library
+from kernels.triton import fixed_plan
+from scheduler.plan import Sampling
+from tests.engine.driver import GREEDY, Driver
+
+PAGE = 16
+CONFIG = ModelConfig(
+    architecture="",
+    vocab_size=31,
+    hidden_size=32,
+    intermediate_size=48,
+    layers=1,
+    heads=2,
+    kv_heads=1,
+    head_dim=32,
+    norm_eps=1e-5,
+    max_context=48,
+    rope=RopeConfig(tuple(10000.0 ** (-i / 16) for i in range(16))),
+    tied_embeddings=True,
+    qk_norm=True,
+)
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch):
+    """The Triton kernels, and the layouts that they read."""
+    monkeypatch.setenv("BANYAN_TRITON", "1")
+    monkeypatch.setattr(library, "library", lambda: None)
+
+
+def make_runner():
+    """A random model, the same every time."""
+    model = Decoder(CONFIG, torch.float32, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter.target.copy_(torch.randn(parameter.target.shape, generator=generator) * 0.3)
+    model.prepare()
+    return Runner(model, 60, PAGE, 5)
+
+
+def generate(runner):
+    """Outputs of requests of which two share a prompt's pages, one joins late."""
+    driver = Driver(runner)
+    hot = Sampling(temperature=0.8, seed=5)
+    first = driver.sequence(0, list(range(18)))
+    driver.finish([first], 2)
+    company = [driver.warm(1, list(range(17)), first), driver.sequence(2, [5, 6], sampling=hot)]
+    driver.finish([first, *company], 3)
+    late = driver.sequence(3, list(range(3)), sampling=GREEDY)
+    driver.finish([first, *company, late], 5)
+    return [sequence.output for sequence in (first, *company, late)]
+
+
+def test_padded_steps_in_fixed_memory_draw_the_same_tokens(monkeypatch) -> None:
+    monkeypatch.setattr(fixed_plan, "SPARE", 0)
+    plain = make_runner()
+    assert isinstance(plain._passes, Eager)
+    expected = generate(plain)
+    captured, replayed = [], []
+
+    def capture(step):
+        captured.append(step)
+
+        def replay():
+            replayed.append(step)
+            return step()
+
+        return replay
+
+    runner = make_runner()
+    graphs = DecodeGraphs(runner.model, runner.pool, 5, 3, capture)
+    runner._passes = graphs
+    assert generate(runner) == expected
+    assert len(replayed) > len(captured) >= 3
+    assert {len(step.batch.tokens) for step in graphs._steps.values()} == {1, 2, 4}
+    assert graphs._sizes == [1, 2, 4, 5] and SIZES[:3] == (1, 2, 4)
+    assert bool(runner.pool.storage.isfinite().all())
