@@ -26,8 +26,9 @@ from scheduler.settings import Settings
 CPU_SHARE, GPU_SHARE = 0.25, 0.9
 CPU_MOST_BYTES = 4 << 30
 
-# Faster than anybody reads, and what a step of a small model with some prompt in it can keep to.
-INTER_TOKEN_MS = {"cpu": 150.0, "cuda": 50.0}
+# Most people read four tokens a second. A longer step takes in more of a new prompt: on a slow machine 150 ms tripled the
+# time to the first token of a short question (docs/log.md).
+INTER_TOKEN_MS = {"cpu": 250.0, "cuda": 50.0}
 
 
 def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) -> tuple[EngineLoop, EngineInfo]:
