@@ -200,7 +200,13 @@ SERVE_OPTIONS = (
         "auto",
         "memory for KV pages, such as 512MiB or 2GiB; auto: a share of the memory that is free",
     ),
-    Option("page-size", "TOKENS", whole_number(1, 256), 16, "tokens in one KV page, the unit of sharing"),
+    Option(
+        "page-size",
+        "TOKENS",
+        whole_number(0, 256),
+        0,
+        "tokens in one KV page, the unit of sharing; 0 is 16 on a CPU and 64 on a GPU",
+    ),
     Option("max-running", "REQUESTS", whole_number(1, 1024), 64, "most requests computed in one step"),
     Option(
         "max-waiting",

@@ -26,9 +26,12 @@ from scheduler.settings import Settings
 CPU_SHARE, GPU_SHARE = 0.25, 0.9
 CPU_MOST_BYTES = 4 << 30
 
-# Most people read four tokens a second. A longer step takes in more of a new prompt: on a slow machine 150 ms tripled the
-# time to the first token of a short question (docs/log.md).
+# Most people read four tokens a second. A longer step takes in more of a new prompt: on a slow machine 150 ms tripled
+# the time to the first token of a short question (docs/log.md).
 INTER_TOKEN_MS = {"cpu": 250.0, "cuda": 50.0}
+
+# A GPU's copy engine fetches 64 keys at a time, and they must not cross a page.
+PAGE_SIZE = {"cpu": 16, "cuda": 64}
 
 
 def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) -> tuple[EngineLoop, EngineInfo]:
@@ -39,22 +42,23 @@ def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) 
     config = read_model_config(folder)
     dtype = choose_dtype(options.dtype, config.dtype, device)
     max_context = min(options.max_context or config.max_context, config.max_context)
-    page_bytes = Runner.kv_bytes_per_page(config, options.page_size, dtype)
-    kv_bytes = options.kv_memory or _kv_budget(config, options, max_context, page_bytes, dtype, device)
+    page_size = options.page_size or PAGE_SIZE[device.type]
+    page_bytes = Runner.kv_bytes_per_page(config, page_size, dtype)
+    kv_bytes = options.kv_memory or _kv_budget(config, options, max_context, page_size, page_bytes, dtype, device)
     pages = kv_bytes // page_bytes
     if pages < 1:
         raise StartError(
-            f"--kv-memory {kv_bytes} bytes does not hold one page of {options.page_size} tokens ({page_bytes} bytes)",
+            f"--kv-memory {kv_bytes} bytes does not hold one page of {page_size} tokens ({page_bytes} bytes)",
             code="no_memory",
             param="kv_memory",
         )
     loaded = load_checkpoint(
         folder, options.dtype, device, progress, reserve_bytes=pages * page_bytes, weights=options.weights
     )
-    max_context = min(max_context, pages * options.page_size)
-    runner = Runner(loaded.model, pages, options.page_size, options.max_running, max_context)
+    max_context = min(max_context, pages * page_size)
+    runner = Runner(loaded.model, pages, page_size, options.max_running, max_context)
     settings = Settings(
-        page_size=options.page_size,
+        page_size=page_size,
         pages=pages,
         max_running=options.max_running,
         max_step_tokens=max(options.max_step_tokens, options.max_running),
@@ -64,7 +68,7 @@ def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) 
         arm=options.arm,
     )
     # A secret of this process: nobody outside can construct two prompts with one digest.
-    scheduler = Scheduler(settings, ARMS[options.arm].cache(pages, options.page_size, secret=os.urandom(32)))
+    scheduler = Scheduler(settings, ARMS[options.arm].cache(pages, page_size, secret=os.urandom(32)))
     executor = Overlapped(runner, time.monotonic) if options.overlap else Inline(runner, time.monotonic)
     steps = StepLoop(scheduler, executor, time.monotonic, depth=2 if options.overlap else 1)
     loop = EngineLoop(scheduler, steps, time.monotonic)
@@ -73,7 +77,7 @@ def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) 
         parameters=config.parameters,
         vocab_size=config.vocab_size,
         max_context=max_context,
-        page_size=options.page_size,
+        page_size=page_size,
         pages=pages,
         max_running=options.max_running,
         dtype=str(loaded.dtype).removeprefix("torch."),
@@ -88,6 +92,7 @@ def _kv_budget(
     config: ModelConfig,
     options: EngineOptions,
     max_context: int,
+    page_size: int,
     page_bytes: int,
     dtype: torch.dtype,
     device: torch.device,
@@ -96,5 +101,5 @@ def _kv_budget(
     twice (once for the running, once for what is worth keeping), never less than one full context if that is there."""
     free = max(0, available_bytes(device) - config.parameters * dtype.itemsize)
     share = free * GPU_SHARE if device.type == "cuda" else min(free * CPU_SHARE, CPU_MOST_BYTES)
-    one_context = -(-max_context // options.page_size) * page_bytes
+    one_context = -(-max_context // page_size) * page_bytes
     return max(min(int(share), 2 * options.max_running * one_context), min(one_context, free))

@@ -7,17 +7,17 @@ class EngineOptions(msgspec.Struct, frozen=True):
     """``model``: checkpoint folder. ``kv_memory``: bytes for KV pages, 0 to choose from the free memory.
 
     ``dtype``: ``auto``, ``float32``, ``bfloat16`` or ``float16``. ``weights``: ``auto`` (as ``dtype``) or ``int8``.
-    ``threads``: for the forward pass, 0 to choose.
-    ``max_step_tokens``: most tokens computed in one step (decodes and prefill chunks together). ``inter_token_ms``: aim
-    for the time between two tokens of a stream, 0 to choose. ``overlap``: plan the next step while one runs. ``arm``:
-    see ``scheduler.arms``.
+    ``page_size``: tokens of a page, 0 to choose. ``threads``: for the forward pass, 0 to choose. ``max_step_tokens``:
+    most tokens computed in one step (decodes and prefill chunks together). ``inter_token_ms``: aim for the time between
+    two tokens of a stream, 0 to choose. ``overlap``: plan the next step while one runs. ``arm``: see
+    ``scheduler.arms``.
     """
 
     model: str
     dtype: str = "auto"
     weights: str = "auto"
     kv_memory: int = 0
-    page_size: int = 16
+    page_size: int = 0
     max_running: int = 64
     max_waiting: int = 1024
     max_step_tokens: int = 512
