@@ -41,7 +41,7 @@ def write(folder: Path, text: str) -> Path:
 def test_defaults() -> None:
     options = resolve({}, {"XDG_DATA_HOME": "/data"})
     assert (options.model, options.host, options.port, options.dtype) == ("", "127.0.0.1", 8000, "auto")
-    assert (options.kv_memory, options.page_size, options.max_running, options.threads) == (0, 16, 64, 0)
+    assert (options.kv_memory, options.page_size, options.max_running, options.threads) == (0, 0, 64, 0)
     assert (options.max_waiting, options.max_step_tokens, options.inter_token_ms) == (1024, 512, 0)
     assert (options.overlap, options.arm) == (True, "shared")
 
