@@ -98,7 +98,7 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     ("field", "value"),
     [
         *(("port", value) for value in ("-1", "65536", "http", "", "1e3", "٣", "9" * 40)),
-        *(("page_size", value) for value in ("0", "257")),
+        *(("page_size", value) for value in ("-1", "257")),
         *(("max_running", value) for value in ("0", "1025")),
         *(("max_waiting", value) for value in ("0", "1000001", "many")),
         *(("max_step_tokens", value) for value in ("0", "1000001", "1.5")),
