@@ -26,6 +26,7 @@ namespace BANYAN_ISA {
 constexpr int PANEL = 2 * LANES;
 constexpr int TILE = LANES == 16 ? 14 : 6;  // rows whose sums, two vectors each, fill the registers
 constexpr int DEPTH_BLOCK = 256;            // so that a panel's part stays in L1 beside the rows'
+constexpr int AHEAD = 2048;                 // bytes of a panel that are fetched before they are needed
 constexpr int ROW_BLOCK = 96;               // rows whose inputs stay in L2 while the panels go by
 
 // What rows are multiplied as, and summed in.
@@ -67,7 +68,10 @@ inline void tile(const float* a, int64_t a_stride, const Weight* b, int64_t b_st
     for (int v = 0; v < 2 * PANELS; ++v) sums[r][v] = load(c + r * c_stride + v * LANES);
   for (int64_t k = 0; k < depth; ++k) {
     Floats weights[2 * PANELS];
-    for (int p = 0; p < PANELS; ++p) load_pair(b + p * b_stride + k * PANEL, weights[2 * p], weights[2 * p + 1]);
+    for (int p = 0; p < PANELS; ++p) {
+      load_pair(b + p * b_stride + k * PANEL, weights[2 * p], weights[2 * p + 1]);
+      __builtin_prefetch((const char*)(b + p * b_stride + k * PANEL) + AHEAD);
+    }
     for (int r = 0; r < ROWS; ++r) {
       const Floats x = splat(a[r * a_stride + k]);
       for (int v = 0; v < 2 * PANELS; ++v) sums[r][v] += x * weights[v];
@@ -88,6 +92,7 @@ inline void tile(const int16_t* a, int64_t a_stride, const int8_t* b, int64_t b_
     Pairs weights[2 * PANELS];
     for (int v = 0; v < 2 * PANELS; ++v)
       weights[v] = load_pairs(b + v / 2 * b_stride + k * PANEL + v % 2 * 2 * LANES);
+    for (int p = 0; p < PANELS; ++p) __builtin_prefetch((const char*)(b + p * b_stride + k * PANEL) + AHEAD);
     for (int r = 0; r < ROWS; ++r) {
       const Pairs x = splat_pair(a + r * a_stride + k);
       for (int v = 0; v < 2 * PANELS; ++v) sums[r][v] = add_products(sums[r][v], x, weights[v]);
