@@ -6,9 +6,7 @@ import torch
 from kernels.cpu import rotate as native
 from kernels.gpu import on_gpu
 from kernels.kv_layout import keys_transposed
-from kernels.reference.kv_write import kv_write
-from kernels.reference.rms_norm import rms_norm
-from kernels.reference.rope import rope
+from kernels.reference.qk_norm_rope_kv_write import qk_norm_rope_kv_write as reference
 
 
 def qk_norm_rope_kv_write(
@@ -42,10 +40,5 @@ def qk_norm_rope_kv_write(
         return by_triton(qkv, cos, sin, q_weight, k_weight, eps, pool, layer, slots)
     if keys_transposed(pool):
         return native.qk_norm_rope_kv_write(qkv, cos, sin, q_weight, k_weight, eps, pool, layer, slots)
-    kv_heads, head_dim = pool.shape[3], pool.shape[5]
-    heads = qkv.view(len(qkv), -1, head_dim)
-    query, key, value = heads[:, : -2 * kv_heads], heads[:, -2 * kv_heads : -kv_heads], heads[:, -kv_heads:]
-    query = rope(query if q_weight is None else rms_norm(query, q_weight, eps), cos, sin)
-    key = rope(key if k_weight is None else rms_norm(key, k_weight, eps), cos, sin)
-    kv_write(pool, layer, key, value, slots)
-    return query
+    packed = reference(qkv, cos, sin, q_weight, k_weight, eps, pool, layer, slots)
+    return packed.transpose(0, 1).reshape(len(qkv), -1, pool.shape[5]).contiguous()

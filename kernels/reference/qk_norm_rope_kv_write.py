@@ -1,4 +1,4 @@
-"""Reference of ``kernels.triton.rope``: the step between the fused projection and attention, from the plain pieces."""
+"""Reference of ``kernels.qk_norm_rope_kv_write``, with queries packed as on GPUs."""
 
 import torch
 
