@@ -224,3 +224,13 @@ def test_a_library_of_another_version_is_not_used(monkeypatch) -> None:
         monkeypatch.undo()
         binding.library.cache_clear()
     assert binding.available()
+
+
+def test_what_a_former_owner_left_behind_the_last_key_does_not_matter(variant) -> None:
+    """The rest of an item's own last page may hold anything, even what is not a number."""
+    counts, starts, tables, pool, q = make_case([1, 5], [70, 20], 3, 1, 64, 16)
+    plan = plan_attention(counts, starts, tables, pool)
+    before = paged_attention(q, as_stored(pool), 0, plan, 0.1)
+    for item, length in enumerate((counts + starts).tolist()):
+        pool[tables[item, length // 16], :, :, :, length % 16 :] = float("nan")
+    assert torch.equal(paged_attention(q, as_stored(pool), 0, plan, 0.1), before)
