@@ -45,10 +45,10 @@ PREFILL = (
 WAYS: tuple[tuple[str, dict[str, bool], int], ...] = (
     ("", {}, 128),
     (" 64 rows", {}, 64),
-    (" specialised", {"specialised": True}, 128),
     (" overlap", {"overlap": True}, 128),
 )
-SHARED_WAYS = (WAYS[0], WAYS[3], (" specialised", {"specialised": True, "overlap": True}, 128))
+SHARED_WAYS = (WAYS[0], WAYS[2])
+SPECIALISED = {"specialised": True}
 MIXED = Case("chunk 2k over 4k + 64 decodes 4k", [2048] + [1] * 64, [4096] + [4095] * 64)
 
 
@@ -63,6 +63,14 @@ def all_steps() -> Iterator[tuple[Case, int]]:
     for _, case, _ in PREFILL:
         for _, options, rows in WAYS:
             yield replace(case, options=options), rows
+    for case in specialised_cases():
+        yield case, 128
+
+
+def specialised_cases() -> list[Case]:
+    """The cases with wide tiles, computed by specialised warps."""
+    wide = [*(case for _, case, _ in PREFILL), *(case for _, case, _, _ in SHARED)]
+    return [replace(case, name=f"{case.name} specialised", options=SPECIALISED) for case in wide]
 
 
 def machine(bench: Bench) -> Machine | None:

@@ -17,7 +17,9 @@ def measure(bench: Bench) -> None:
     def note(name: str, took_us: float, work: float) -> None:
         table.ceilings[name] = work / took_us * 1e6
 
-    took = gpu.timed([lambda: target.copy_(source)], replays=10)
+    # A copy of memory and a kernel that copies are not equally fast; the ceiling is the better one.
+    ways = (lambda: target.copy_(source), lambda: torch.bitwise_not(source, out=target))
+    took = min((gpu.timed_eagerly(way) for way in ways), key=lambda took: took.us)
     note("copy", took.us, 2 * size)
     table.share("", f"copy {size >> 20} MiB", took, 2 * size, "copy")
     wide = source.view(torch.float32)

@@ -38,9 +38,9 @@ def compiling_only() -> Iterator[None]:
 def attention_checks(bench: Bench, part: int, parts: int) -> None:
     from benchmarks.gpu.attention import machine
     from benchmarks.gpu.cases import Step, dry
-    from benchmarks.gpu.correctness import CASES
+    from benchmarks.gpu.correctness import CASES, SPECIALISED_CASES
 
-    for case in CASES[part::parts]:
+    for case in (*CASES, *SPECIALISED_CASES)[part::parts]:
         Step(dry(case, bench), 1, bench, machine=machine(bench), empty=True).run(0)
 
 

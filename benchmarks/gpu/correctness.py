@@ -60,6 +60,8 @@ CASES = (
         levels=((1, 4096),),
         options={"overlap": True},
     ),
+)
+SPECIALISED_CASES = (
     Case("specialised", [300, 1], [500, 900], options=SPECIALISED),
     Case("specialised d64 group 7", [300], [500], head_dim=64, group=7, options=SPECIALISED),
     Case("specialised d80", [300], [500], head_dim=80, options=SPECIALISED),
@@ -70,9 +72,13 @@ MOST = {torch.bfloat16: 4e-3, FP16: 6e-4, FP32: 2e-6}
 
 
 def attention(bench: Bench) -> None:
-    """Every kind of item. One broken case does not hide the others, unless it takes the device with it."""
+    """Every kind of item."""
+    check(bench, "attention", CASES[:: bench.pick(1, 2)])
+
+
+def check(bench: Bench, name: str, cases: tuple[Case, ...]) -> None:
+    """Against float64. One broken case does not hide the others, unless it takes the device with it."""
     worst, broken = 0.0, 0
-    cases = CASES[:: bench.pick(1, 2)]
     for case in cases:
         dtype = case.dtype or bench.dtype
         most = MOST[dtype]
@@ -94,8 +100,8 @@ def attention(bench: Bench) -> None:
         worst, broken = max(worst, wrong / most), broken + (not fine)
         if not fine:
             print(f"  wrong: {case.name}: {wrong:.1e}{remark}", flush=True)
-    bench.table.at_most("T22", "attention, worst / allowed", worst, 1.0)
-    bench.table.true("T22", f"attention, {len(cases)} cases", broken == 0)
+    bench.table.at_most("T22", f"{name}, worst / allowed", worst, 1.0)
+    bench.table.true("T22", f"{name}, {len(cases)} cases", broken == 0)
 
 
 def rest(bench: Bench) -> None:
