@@ -5,13 +5,18 @@ scale per output), and multiplied with float32 rows into float32 sums. Elsewhere
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
 from kernels.cpu import linear as native
 from kernels.cpu.library import computes
+from kernels.gpu import on_gpu
 from kernels.silu_and_mul import silu_and_mul
+
+if TYPE_CHECKING:
+    from kernels.triton.linear import Config
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,37 @@ def prepare(
     return LinearWeight(width, depth, gated, weight, bias, None)
 
 
-def linear(x: torch.Tensor, weight: LinearWeight) -> torch.Tensor:
+def linear(x: torch.Tensor, weight: LinearWeight, parts: bool = False) -> torch.Tensor:
     """``x @ weight.T + bias``, through the gate where the weight is gated.
 
-    x  [rows, depth] in the weight's dtype; float32 where the weight is packed
+    x      [rows, depth] in the weight's dtype; float32 where the weight is packed
+    parts  the result may come as [parts, rows, width] float32, whose sum over parts it is (``kernels.rms_norm`` takes
+           it so)
 
     Returns [rows, width], or [rows, width / 2] of a gated weight, in the dtype of ``x``. Of a packed weight a row's
     result does not depend, to the bit, on the other rows or on the number of threads.
     """
     if weight.packed is not None:
         return native.linear(x, weight.packed)
+    if tile := _few_rows(x, weight, parts):
+        from kernels.triton.linear import few_rows
+
+        return few_rows(x, weight.weight, weight.bias, weight.gated, tile)
     out = functional.linear(x, weight.weight, weight.bias)
     return silu_and_mul(out) if weight.gated else out
+
+
+def _few_rows(x: torch.Tensor, weight: LinearWeight, parts: bool) -> "Config | None":
+    """Tiles of the Triton kernel where it is there and the better one."""
+    if not on_gpu(x) or x.dtype.itemsize != 2 or (weight.gated and weight.bias is not None):
+        return None
+    from kernels.triton import early
+    from kernels.triton.linear import config
+
+    # The copy engine fetches weights, from Hopper on.
+    if x.device.type == "cuda" and not early.may(x):
+        return None
+    return config(len(x), weight.width // (2 if weight.gated else 1), weight.depth, weight.gated, parts)
 
 
 def embedding(tokens: torch.Tensor, weight: LinearWeight) -> torch.Tensor:

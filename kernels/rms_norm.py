@@ -12,11 +12,12 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.
     """``x / rms(x) * weight`` over the last dimension (Zhang and Sennrich 2019, "Root Mean Square Layer
     Normalization").
 
-    x         [..., width], any floating dtype; the mean square is taken in float32
+    x         [..., width], any floating dtype; the mean square is taken in float32. On a GPU also [parts, ..., width]
+              float32 with a residual: their sum, rounded to the dtype of ``weight``, is meant
     weight    [width], the dtype of ``x``
     residual  as ``x``; when given, ``residual += x`` happens in place first and the sum is what is normalised
 
-    Returns a new tensor like ``x``. A row's result does not depend on the other rows.
+    Returns a new tensor [..., width]. A row's result does not depend on the other rows.
     """
     if on_gpu(x):
         from kernels.triton.rms_norm import rms_norm as by_triton

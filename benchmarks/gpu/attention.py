@@ -41,36 +41,19 @@ PREFILL = (
     ("T6", Case("chunk 2k over 8k d64", [2048], [8192], head_dim=64), 0.45),
     ("", Case("chunk 8k over 0", [8192], [0]), None),
 )
-# How a launch of wide tiles can be made: remark, options, rows of a tile.
-WAYS: tuple[tuple[str, dict[str, bool], int], ...] = (
-    ("", {}, 128),
-    (" 64 rows", {}, 64),
-    (" overlap", {"overlap": True}, 128),
-)
-SHARED_WAYS = (WAYS[0], WAYS[2])
-SPECIALISED = {"specialised": True}
+# Rows of a wide tile: what the engine takes, and the other.
+TILES = {"": 64, " 128 rows": 128}
 MIXED = Case("chunk 2k over 4k + 64 decodes 4k", [2048] + [1] * 64, [4096] + [4095] * 64)
 
 
 def all_steps() -> Iterator[tuple[Case, int]]:
     """Each case and size of tile that is timed, for the compilation before."""
     for _, case, _ in DECODE:
-        yield case, 128
-    yield replace(B64, name="fp8", kv_dtype=FP8), 128
-    for case in (*(case for _, case, _, _ in SHARED), MIXED):
-        for _, options, _ in SHARED_WAYS:
-            yield replace(case, options=options), 128
-    for _, case, _ in PREFILL:
-        for _, options, rows in WAYS:
-            yield replace(case, options=options), rows
-    for case in specialised_cases():
-        yield case, 128
-
-
-def specialised_cases() -> list[Case]:
-    """The cases with wide tiles, computed by specialised warps."""
-    wide = [*(case for _, case, _ in PREFILL), *(case for _, case, _, _ in SHARED)]
-    return [replace(case, name=f"{case.name} specialised", options=SPECIALISED) for case in wide]
+        yield case, 64
+    yield replace(B64, name="fp8", kv_dtype=FP8), 64
+    for case in (*(case for _, case, *_ in PREFILL), *(case for _, case, _, _ in SHARED), MIXED):
+        for rows in TILES.values():
+            yield case, rows
 
 
 def machine(bench: Bench) -> Machine | None:
@@ -79,7 +62,7 @@ def machine(bench: Bench) -> Machine | None:
     return cheap if bench.gpu.dry else None
 
 
-def timed(case: Case, bench: Bench, share: bool = True, rows: int = 128) -> Took:
+def timed(case: Case, bench: Bench, share: bool = True, rows: int = 64) -> Took:
     """A layer's time."""
     case = dry(case, bench)
     layers = layers_beyond_l2(case, bench)
@@ -107,8 +90,6 @@ def decode(bench: Bench) -> None:
     took = timed(case, bench)
     assert bf16 is not None
     bench.table.ratio("T18", case.name, took, "own 16 bits", bf16, 1.4)
-    took = timed(replace(B64, options={"overlap": True}), bench)
-    bench.table.share("", "B=64 ctx 4k overlap", took, dry(B64, bench).kv_bytes(), "copy", detail=True)
 
 
 def contiguous(case: Case, bench: Bench) -> Took:
@@ -170,41 +151,32 @@ def shared(bench: Bench) -> None:
     """Requests over common prefixes: read once where that pays, against the own kernel that reads for each."""
     for id, case, least, most_us in SHARED:
         plain = timed(case, bench, share=False)
-        ways = {name: timed(replace(case, options=options), bench) for name, options, _ in SHARED_WAYS}
-        best = min(ways, key=lambda way: ways[way].us)
-        for way, took in ways.items():
+        for way, rows in TILES.items():
+            took = timed(case, bench, rows=rows)
             name = f"{case.name}{way}"
-            if way == best:
-                bench.table.ratio(id, name, took, "own, not shared", plain, least)
-                if most_us:
-                    bench.table.at_most(id, f"{name}, us", took.us, most_us)
-            else:
-                bench.table.ratio(id, name, took, "own, not shared", plain, detail=True)
+            bench.table.ratio(id, name, took, "own, not shared", plain, least if not way else None, detail=bool(way))
+            if most_us and not way:
+                bench.table.at_most(id, f"{name}, us", took.us, most_us)
         bench.gpu.release()
 
 
 def prefill(bench: Bench) -> None:
     """Chunks over cached keys in each way that tiles can be computed, then a chunk and decodes in one step."""
     for id, case, least in PREFILL:
-        ways = {way: timed(replace(case, options=options), bench, rows=rows) for way, options, rows in WAYS}
-        best = min(ways, key=lambda way: ways[way].us)
         small = dry(case, bench)
         peer = causal(small, bench) if not case.starts[0] else None
-        for way, took in ways.items():
-            name = f"{case.name}{way}"
-            if way == best:
-                bench.table.share(id, name, took, small.flop(), "matmul", least, "SDPA causal" if peer else "", peer)
+        for way, rows in TILES.items():
+            took = timed(case, bench, rows=rows)
+            if way:
+                bench.table.share(id, f"{case.name}{way}", took, small.flop(), "matmul", detail=True)
             else:
-                bench.table.share(id, name, took, small.flop(), "matmul", detail=True)
+                named = "SDPA causal" if peer else ""
+                bench.table.share(id, case.name, took, small.flop(), "matmul", least, named, peer)
     alone = replace(MIXED, counts=MIXED.counts[:1], starts=MIXED.starts[:1])
     decodes = replace(MIXED, counts=MIXED.counts[1:], starts=MIXED.starts[1:])
     parts = [timed(part, bench) for part in (alone, decodes)]
     both = Took(sum(part.us for part in parts), 0.0)
-    ways = {name: timed(replace(MIXED, options=options), bench) for name, options, _ in SHARED_WAYS}
-    best = min(ways, key=lambda way: ways[way].us)
-    for way, took in ways.items():
-        least = 0.95 if way == best else None
-        bench.table.ratio("T11", f"{MIXED.name}{way}", took, "sum of the parts", both, least, detail=way != best)
+    bench.table.ratio("T11", MIXED.name, timed(MIXED, bench), "sum of the parts", both, 0.95)
 
 
 def causal(case: Case, bench: Bench) -> Took:

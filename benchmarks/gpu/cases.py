@@ -1,7 +1,7 @@
 """Attention cases: a step's requests, the tree of their prefixes, and the tensors that it takes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,6 @@ class Case:
     kv_dtype: torch.dtype | None = None
     levels: tuple[tuple[int, int], ...] = ()
     tree: bool = False
-    options: dict[str, bool] = field(default_factory=dict)
-    """Of ``paged_attention``; specialised warps get packed queries."""
 
     @property
     def keys(self) -> int:
@@ -83,7 +81,7 @@ class Step:
         layers: int,
         bench: Bench,
         share: bool = True,
-        wide_rows: int = 128,
+        wide_rows: int = 64,
         machine: Machine | None = None,
         empty: bool = False,
     ) -> None:
@@ -121,7 +119,6 @@ class Step:
             self.case.head_dim**-0.5,
             out=self.out,
             scales=self.scales,
-            **self.case.options,
         )
 
     def calls(self) -> list[Call]:
@@ -161,15 +158,13 @@ def dry(case: Case, bench: Bench) -> Case:
     longest = max(case.starts)
     levels = tuple((min(children, 2), 64) for children, _ in case.levels[:2])
     floor = 64 * len(levels)
-    options = {name: on for name, on in case.options.items() if name != "overlap"}  # the interpreter knows none
     counts = [min(n, 5) for n in case.counts[few]]
     starts = [floor + min(start, 1 + start * 60 // max(longest, 1)) for start in case.starts[few]]
-    page_size = case.page_size if options.get("specialised") else min(case.page_size, 16)
     small: dict[str, Any] = {
         "counts": counts,
         "starts": starts,
         "kv_heads": 1,
         "levels": levels,
-        "page_size": page_size,
+        "page_size": min(case.page_size, 16),
     }
-    return replace(case, options=options, **small)
+    return replace(case, **small)

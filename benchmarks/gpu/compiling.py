@@ -38,9 +38,9 @@ def compiling_only() -> Iterator[None]:
 def attention_checks(bench: Bench, part: int, parts: int) -> None:
     from benchmarks.gpu.attention import machine
     from benchmarks.gpu.cases import Step, dry
-    from benchmarks.gpu.correctness import CASES, SPECIALISED_CASES
+    from benchmarks.gpu.correctness import CASES
 
-    for case in (*CASES, *SPECIALISED_CASES)[part::parts]:
+    for case in CASES[part::parts]:
         Step(dry(case, bench), 1, bench, machine=machine(bench), empty=True).run(0)
 
 
@@ -102,7 +102,7 @@ def units(dry: bool) -> dict[str, Unit]:
         **{f"attention {part}": partial(attention_times, part=part, parts=6) for part in range(6)},
         **{f"model {name}": partial(model, name=name) for name in ("8B", "1B", "0.6B", "4B")},
         **{f"attention checks {part}": partial(attention_checks, part=part, parts=5) for part in range(5)},
-        **{f"checks {part}": partial(other_checks, part=part) for part in range(5)},
+        **{f"checks {part}": partial(other_checks, part=part) for part in range(6)},
         **{f"sampler {part}": partial(sampler, part=part, parts=3) for part in range(3)},
         **{f"moe {tokens}": partial(moe, tokens=tokens) for tokens in (1, 64, 4096)},
         "rows": row_operations,

@@ -71,8 +71,6 @@ STAGES = (
     Stage("steps", "steps:decode", 80, ("T12", "T13", "T14")),
     Stage("prefill-steps", "steps:prefill", 40, ("T15",)),
     Stage("peers", "peers:engines", 100),
-    # Last: on a compiler that gets these warps wrong the device is lost.
-    Stage("specialised", "specialised:run", 30),
 )
 NAMES = tuple(stage.name for stage in STAGES)
 TOTAL_S = 465.0

@@ -14,6 +14,7 @@ import triton
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kernels.prefix_runs import PrefixRun
+from kernels.triton import early
 from kernels.triton.attention_kernel import attention_kernel
 from kernels.triton.merge import merge
 from kernels.triton.plan import NARROW_ROWS, Heads, Machine, WorkItems, plan_items
@@ -24,25 +25,18 @@ _TABLES = ("counts", "wide", "narrow", "merge_tokens", "merge_begin", "merge_slo
 
 @dataclass(frozen=True)
 class Config:
-    """Keys per tile, warps, stages of the pipeline, whether keys that all rows see have a loop of their own, and the
-    most registers per thread."""
+    """Keys per tile, warps, stages of the pipeline, and whether keys that all rows see have a loop of their own."""
 
     keys: int
     warps: int
     stages: int
     two_loops: bool
-    most_registers: int | None = None
-
-    def launch_options(self) -> dict[str, int]:
-        """Keyword arguments of the launch."""
-        limit = {} if self.most_registers is None else {"maxnreg": self.most_registers}
-        return {"num_warps": self.warps, **limit}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What a kernel is compiled for. ``rows`` is the size of a tile of queries; ``specialised`` splits the warps into
-    one that fetches and two groups that multiply."""
+    """What a kernel is compiled for. ``rows`` is the size of a tile of queries; ``early`` and ``beside`` as in the
+    kernel."""
 
     heads: Heads
     rows: int
@@ -51,8 +45,8 @@ class Variant:
     kv_dtype: torch.dtype
     scaled: bool = False
     tree: bool = False
-    specialised: bool = False
-    overlap: bool = False
+    early: bool = False
+    beside: bool = False
     copy_engine: bool = True
     """Whether tiles can be fetched by descriptor (TMA, from Hopper on). Triton's interpreter knows descriptors too."""
 
@@ -62,30 +56,18 @@ class Variant:
         return int(triton.next_power_of_2(self.heads.head_dim))
 
     def config(self) -> Config:
-        """A static table: searching at run time does not work in CUDA graphs. Chosen by the registers and buffers that
-        let several programs share a Hopper SM (the compile tests hold the figures), not by measurement yet. A limit on
-        registers stands only where nothing is spilled under it."""
+        """A static table: searching at run time does not work in CUDA graphs. Measured on an H200 (docs/log.md)."""
         wide = self.rows > NARROW_ROWS
         if self.dtype == torch.float32:
             # Three products of TF32 for one of fp32; for tests and comparisons.
             return Config(keys=16 if wide else 32, warps=8 if wide else 4, stages=2, two_loops=False)
-        if self.specialised:
-            # The compiler makes it three groups of four warps, and fails on a second loop.
-            return Config(keys=64, warps=4, stages=2, two_loops=False)
-        plain = self.copy_engine and not self.tree and self.heads.head_dim == self.lanes
-        few = None
         if wide:
-            # Two programs of 64 lanes share an SM; one of 128 lanes leaves room for a narrow one beside it.
-            if self.rows == 128 and plain and (self.page_size % 64 == 0 or self.kv_dtype.itemsize > 1):
-                few = 128 if self.lanes <= 64 else 208
             stages = 3 if self.copy_engine else 2
-            return Config(keys=64, warps=self.rows // 16, stages=stages, two_loops=True, most_registers=few)
-        fp8 = self.kv_dtype.itemsize == 1
-        if fp8 and self.rows == 16 and plain:
-            few = 128
-        # On the way in are 48 KiB in each of four programs at 64 lanes, 64 KiB in each of three at 128.
-        stages = 4 if fp8 or self.lanes <= 64 else 3
-        return Config(keys=64, warps=4, stages=stages, two_loops=False, most_registers=few)
+            return Config(keys=64, warps=self.rows // 16, stages=stages, two_loops=True)
+        # Two warps suffice for 16 rows; on the way in are 96 KiB (128 lanes) in each of two programs on an SM.
+        few = self.rows == 16 and self.copy_engine
+        stages = 4 if few or self.kv_dtype.itemsize == 1 or self.lanes <= 64 else 3
+        return Config(keys=64, warps=2 if few else 4, stages=stages, two_loops=False)
 
     @property
     def by_descriptor(self) -> bool:
@@ -104,14 +86,14 @@ class Variant:
             "ROWS": self.rows,
             "KEYS": config.keys,
             "TMA": self.by_descriptor,
+            "KV_BITS": 8 * self.kv_dtype.itemsize,
             "SCALED": self.scaled,
             "TREE": self.tree,
             "TWO_LOOPS": config.two_loops,
             "PRECISION": "tf32x3" if self.dtype == torch.float32 else "tf32",
             "STAGES": config.stages,
-            "SPECIALISED": self.specialised,
-            "TRIGGER": self.overlap,
-            "WAIT": self.overlap and self.rows <= NARROW_ROWS,
+            "EARLY": self.early,
+            "BESIDE": self.beside,
         }
 
 
@@ -127,7 +109,7 @@ class Capacity:
     slots: int
     requests: int
     table_width: int
-    wide_rows: int = 128
+    wide_rows: int = 64
     narrow_rows: int = 32
 
     @classmethod
@@ -176,6 +158,16 @@ class AttentionPlan:
     tree_masks: torch.Tensor | None = None
     """[tokens] int64: bit i is 1 where a token sees its request's i-th new key. Keys before the new ones are visible,
     keys behind the token's own never. A request has at most 64 new tokens then."""
+
+    _output: torch.Tensor | None = None
+
+    def output(self, tokens: int, dtype: torch.dtype) -> torch.Tensor:
+        """[tokens, heads, head_dim] that belongs to the plan: made once, since filling it costs a launch."""
+        heads = self.heads.group * self.heads.kv_heads
+        if self._output is None or self._output.dtype != dtype or len(self._output) < tokens:
+            shape = (tokens, heads, self.heads.head_dim)
+            self._output = torch.zeros(shape, dtype=dtype, device=self.buffer.device)
+        return self._output[:tokens]
 
     def refill(
         self, work: WorkItems, starts: np.ndarray, block_tables: np.ndarray, tree_masks: torch.Tensor | None = None
@@ -278,8 +270,6 @@ def paged_attention(
     *,
     out: torch.Tensor | None = None,
     scales: torch.Tensor | None = None,
-    specialised: bool = False,
-    overlap: bool = False,
 ) -> torch.Tensor:
     """Softmax attention of one layer over paged keys.
 
@@ -288,23 +278,18 @@ def paged_attention(
     pool         [pages, layers, 2, kv_heads, page_size, head_dim], contiguous, in the dtype of q or fp8 e4m3; every
                  value in it must be finite, also where no key was written yet
     scale        factor on the scores
-    out          [tokens, heads, head_dim] to write into; rows of no request are left alone. None: a new one, 0 there
+    out          [tokens, heads, head_dim] to write into; rows of no request are left alone. None: the plan's own,
+                 which the next call writes again, with finite values there
     scales       [pages, layers, 2, kv_heads] fp32, contiguous: what the pool's values are multiplied by
-    specialised  compute tiles of 128 rows with specialised warps. Needs q packed and contiguous in 16 bits, a pool in
-                 the same dtype, pages of 64 keys or a multiple, no draft trees and a Hopper GPU
-
-    overlap      let the narrow tiles start while wide ones still run, and the merge while narrow ones do (programmatic
-                 dependent launch; Hopper). The next kernel of the stream still waits for all of them
 
     Returns ``out``. Partial results are in memory that belongs to the plan: layers run one after another.
     """
     shape = plan.heads
     packed = q.dim() == 4
     if out is None:
-        tokens = q.shape[1] if packed else q.shape[0]
-        out = torch.zeros(tokens, shape.group * shape.kv_heads, shape.head_dim, dtype=q.dtype, device=q.device)
-    counts = plan.tables["counts"]
-    variant = Variant(
+        out = plan.output(q.shape[1] if packed else q.shape[0], q.dtype)
+    counts, tables = plan.tables["counts"], plan.tables
+    narrow = Variant(
         shape,
         plan.capacity.narrow_rows,
         pool.shape[4],
@@ -312,35 +297,18 @@ def paged_attention(
         pool.dtype,
         scaled=scales is not None,
         tree=plan.tree_masks is not None,
-        overlap=overlap,
-        copy_engine=pool.device.type != "cuda" or torch.cuda.get_device_capability(pool.device) >= (9, 0),
+        early=early.may(q),
+        beside=plan.capacity.wide > 0,
+        copy_engine=pool.device.type != "cuda" or early.may(pool),
     )
+    common = (q, pool, layer, plan, scale, out, scales)
     if plan.capacity.wide:
-        wide = replace(
-            variant, rows=plan.capacity.wide_rows, specialised=specialised and plan.capacity.wide_rows == 128
-        )
-        if wide.specialised and not (
-            packed and q.is_contiguous() and q.dtype.itemsize == 2 and pool.dtype == q.dtype and wide.by_descriptor
-        ):
-            raise ValueError("specialised warps need packed queries and a pool in 16 bits, with pages of 64 keys")
-        if wide.specialised and wide.tree:
-            raise ValueError("specialised warps do not know draft trees")
-        _launch(wide, q, pool, layer, plan, scale, out, scales, plan.tables["wide"], counts, plan.capacity.wide)
+        wide = replace(narrow, rows=plan.capacity.wide_rows, beside=False)
+        _launch(wide, *common, tables["wide"], counts, plan.capacity.wide)
     if plan.capacity.narrow:
-        table = plan.tables["narrow"]
-        early = overlap and plan.capacity.wide > 0
-        _launch(variant, q, pool, layer, plan, scale, out, scales, table, counts[1:], plan.capacity.narrow, early)
-    merge(
-        plan.partial,
-        plan.partial_lse,
-        out,
-        plan.tables["merge_tokens"],
-        plan.tables["merge_begin"],
-        plan.tables["merge_slots"],
-        counts[2:],
-        plan.capacity.merged,
-        overlap,
-    )
+        _launch(narrow, *common, tables["narrow"], counts[1:], plan.capacity.narrow)
+    merged = (tables["merge_tokens"], tables["merge_begin"], tables["merge_slots"], counts[2:], plan.capacity.merged)
+    merge(plan.partial, plan.partial_lse, out, *merged)
     return out
 
 
@@ -356,16 +324,12 @@ def _launch(
     items: torch.Tensor,
     n_items: torch.Tensor,
     most: int,
-    early: bool = False,
 ) -> None:
-    """Start ``attention_kernel`` on one table of at most ``most`` items, ``early`` if the kernel before triggers it."""
+    """Start ``attention_kernel`` on one table of at most ``most`` items."""
     config, heads, lanes = variant.config(), variant.heads, variant.lanes
     dim = heads.head_dim
     # Strides of q by token, KV head and head of a group.
-    if variant.specialised:
-        strides = (heads.group, q.shape[1] * heads.group, 1)
-        q = TensorDescriptor(q, [q.numel() // dim, dim], [dim, 1], [variant.rows, lanes])
-    elif q.dim() == 4:
+    if q.dim() == 4:
         strides = (q.stride(1), q.stride(0), q.stride(2))
     else:
         strides = (q.stride(0), q.stride(1) * heads.group, q.stride(1))
@@ -395,6 +359,6 @@ def _launch(
         out.stride(0),
         out.stride(1),
         **variant.constants(),
-        **config.launch_options(),
-        **({"launch_pdl": True} if early else {}),
+        num_warps=config.warps,
+        **({"launch_pdl": True} if variant.early else {}),
     )

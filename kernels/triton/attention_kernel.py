@@ -57,22 +57,17 @@ def _attend(
     TREE: tl.constexpr,
     PRECISION: tl.constexpr,
     STAGES: tl.constexpr,
-    SPECIALISED: tl.constexpr,
 ):
     """Take keys ``begin <= key < end`` into (acc, total, top). ``page`` is the page id (or, for pages smaller than a
     tile, the id per key) of the tile at ``begin``; returned is that of the tile at ``end``."""
     keys = tl.arange(0, KEYS)
     dims = tl.arange(0, LANES)
-    for key in tl.range(begin, end, KEYS, num_stages=STAGES, warp_specialize=SPECIALISED):
-        if SPECIALISED:
-            # The pass that splits the loop over warp groups cannot carry the id; its producer warp hides the lookup.
-            here = tl.load(table + key // PAGE)
+    for key in tl.range(begin, end, KEYS, num_stages=STAGES):
+        here = page
+        if KEYS <= PAGE:
+            page = tl.load(table + tl.minimum(key + KEYS, last_key) // PAGE)
         else:
-            here = page
-            if KEYS <= PAGE:
-                page = tl.load(table + tl.minimum(key + KEYS, last_key) // PAGE)
-            else:
-                page = tl.load(table + tl.minimum(key + KEYS + keys, last_key) // PAGE)
+            page = tl.load(table + tl.minimum(key + KEYS + keys, last_key) // PAGE)
         if TMA:
             row = here * page_rows + key % PAGE
             k = kv.load([row + k_row, 0])
@@ -161,20 +156,19 @@ def attention_kernel(
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
     TMA: tl.constexpr,
+    KV_BITS: tl.constexpr,
     SCALED: tl.constexpr,
     TREE: tl.constexpr,
     TWO_LOOPS: tl.constexpr,
     PRECISION: tl.constexpr,
     STAGES: tl.constexpr,
-    SPECIALISED: tl.constexpr,
-    TRIGGER: tl.constexpr,
-    WAIT: tl.constexpr,
+    EARLY: tl.constexpr,
+    BESIDE: tl.constexpr,
 ):
     """One item and one KV head per program; grid (items * kv_heads,), larger grids are allowed.
 
     q            [tokens, heads, DIM] or packed [kv_heads, tokens, GROUP, DIM], by the strides q_token, q_kv_head and
-                 q_head; SPECIALISED: a descriptor of packed q as [kv_heads * tokens * GROUP, DIM], and q_kv_head is
-                 counted in rows
+                 q_head
     kv, pool     the pool [pages, layers, 2, KV_HEADS, PAGE, DIM] as descriptor of [rows, DIM] with boxes of
                  [KEYS, LANES] (TMA) or as pointer; values in memory must be finite, also behind an item's last key
     scales       [pages, layers, 2, KV_HEADS] fp32: what an fp8 value is multiplied by (SCALED)
@@ -185,11 +179,9 @@ def attention_kernel(
     tables       [requests, table_width] int32
     tree_masks   [tokens] int64: bit i is 1 where the token sees its request's i-th new key (TREE)
     scale        factor on the scores times log2(e)
-    TRIGGER      let the next kernel of the stream start when all programs of this one have (programmatic launch)
-    WAIT         end only after the kernel before has, so that what waits for this one has waited for both
+    EARLY        see ``kernels.triton.early``
+    BESIDE       runs beside the kernel before it, and ends after it, so that what waits for this one waits for both
     """
-    if TRIGGER:
-        gdc_launch_dependents()
     program = tl.program_id(0)
     item = program // KV_HEADS
     head = program % KV_HEADS
@@ -218,11 +210,16 @@ def attention_kernel(
     dims = tl.arange(0, LANES)
     there = row < tokens * GROUP
     inside = there[:, None] & (dims < DIM)[None, :]
-    if SPECIALISED:
-        tile = q.load([head * q_kv_head + token0 * GROUP, 0])
-    else:
-        q_at = q + head * q_kv_head + token.to(tl.int64) * q_token + group_head * q_head
-        tile = tl.load(q_at[:, None] + dims[None, :], mask=inside, other=0.0)
+    if EARLY:
+        if not BESIDE:
+            gdc_wait()
+        # Only now: what comes beside this kernel does not wait for the one before it.
+        gdc_launch_dependents()
+    q_at = q + head * q_kv_head + token.to(tl.int64) * q_token + group_head * q_head
+    tile = tl.load(q_at[:, None] + dims[None, :], mask=inside, other=0.0)
+    if KV_BITS == 8 and tile.dtype == tl.bfloat16:
+        # 8-bit values become fp16 in one instruction, bf16 in four; fp16 is the more exact one besides.
+        tile = tl.minimum(tl.maximum(tile.to(tl.float32), -65504.0), 65504.0).to(tl.float16)
     # The last key that a row may see. Rows of a shared range see all of it.
     limit = tl.minimum(tl.where(shared, end, base + offset + row // GROUP), end - 1)
     tree = tl.zeros([ROWS], tl.int64)
@@ -279,7 +276,6 @@ def attention_kernel(
             False,
             PRECISION,
             STAGES,
-            False,
         )
     acc, total, top, page = _attend(
         acc,
@@ -314,7 +310,6 @@ def attention_kernel(
         TREE,
         PRECISION,
         STAGES,
-        SPECIALISED,
     )
     result = acc / tl.where(total == 0.0, 1.0, total)[:, None]
     q_head_id = head * GROUP + group_head
@@ -325,5 +320,5 @@ def attention_kernel(
     partial_row = (slot + row // GROUP).to(tl.int64) * (KV_HEADS * GROUP) + q_head_id
     tl.store(partial + partial_row[:, None] * DIM + dims[None, :], result, mask=inside & (slot >= 0))
     tl.store(partial_lse + partial_row, top + tl.math.log2(total), mask=there & (slot >= 0))
-    if WAIT:
+    if EARLY and BESIDE:
         gdc_wait()

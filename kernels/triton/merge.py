@@ -7,7 +7,9 @@ as the merge of attention states of cascade inference, Ye et al. 2024)."""
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_wait
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from kernels.triton import early
 
 _LOWEST = tl.constexpr(-1.0e30)
 HEADS_PER_PROGRAM = 4
@@ -29,16 +31,16 @@ def merge_kernel(
     LANES: tl.constexpr,
     HEADS: tl.constexpr,
     STAGES: tl.constexpr,
-    WAIT: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """One token and ``HEADS`` heads per program; grid (tokens, ceil(heads / HEADS)), larger grids are allowed.
 
     partial [slots, heads, DIM] fp32, each normalised; partial_lse [slots, heads] fp32, base 2, -inf for an empty one
     out     [tokens, heads, DIM] by strides: rows ``tokens`` are written
     begins  [n_tokens + 1] int32: token ``i`` has slots[begins[i] : begins[i + 1]], merged in this order
-    WAIT    started while the kernel before may still run (programmatic launch)
     """
-    if WAIT:
+    if EARLY:
+        gdc_launch_dependents()
         gdc_wait()
     index = tl.program_id(0)
     live = index < tl.load(n_tokens)
@@ -79,13 +81,11 @@ def merge(
     slots: torch.Tensor,
     n_tokens: torch.Tensor,
     most_tokens: int,
-    overlap: bool = False,
 ) -> None:
     """Write the merged rows into ``out`` [tokens, heads, head_dim]; other rows are left alone.
 
     tokens, begins, slots, n_tokens  int32 on the device, as in ``merge_kernel``
     most_tokens                      programs to start: at least the value in ``n_tokens``
-    overlap                          start early: the kernel before this one triggers it
     """
     heads, dim = out.shape[1:]
     if most_tokens == 0:
@@ -105,7 +105,6 @@ def merge(
         LANES=triton.next_power_of_2(dim),
         HEADS=HEADS_PER_PROGRAM,
         STAGES=3,
-        WAIT=overlap,
         num_warps=4,
-        **({"launch_pdl": True} if overlap else {}),
+        **early.options(early.may(out)),
     )

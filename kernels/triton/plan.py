@@ -43,7 +43,7 @@ SHARING_ROWS = 64
 """Requests of at most this many rows take part in shared ranges."""
 SPLIT_KEYS = 64
 """Splits are multiples of this many keys, a tile of the kernels."""
-LEAST_NARROW_SPLIT = 256
+LEAST_NARROW_SPLIT = 128
 LEAST_WIDE_SPLIT = 512
 _TILE_ROWS = np.array([-(-rows // 16) * 16 if rows <= 32 else -(-rows // 64) * 64 for rows in range(SHARING_ROWS + 1)])
 """Rows of the tiles that hold so many rows of one request."""
@@ -60,12 +60,11 @@ class Machine:
     l2_bytes: float = 30e6
     matmul_flop_per_s: float = 4.0e14
     launch_us: float = 2.5
-    program_bytes_per_s: float = 8.0e10
+    program_bytes_per_s: float = 3.0e10
     """What one program gets from memory when few run: its bytes in flight over the latency."""
-    narrow_programs_per_sm: int = 2
-    most_wide_rows: int = 128
-    """64: twice the keys read from L2, but two programs of 128 lanes to an SM, of which one multiplies while the other
-    takes exponents."""
+    most_wide_rows: int = 64
+    """Two programs of 64 rows on an SM, of which one multiplies while the other takes exponents, are no slower than one
+    of 128 rows, though keys are read from L2 twice as often; a step's last wave and a short chunk are done sooner."""
 
 
 @dataclass(frozen=True)
@@ -258,8 +257,9 @@ def _longest_first(items: np.ndarray) -> np.ndarray:
 
 def _narrow_split(length: np.ndarray, heads: Heads, machine: Machine) -> int:
     """Keys per item so that items of about equal length fill the chip. Reading is bound by memory, not by the number
-    of programs, so a last wave that is not full costs little and the mean is enough."""
-    mean = int(length.sum()) * heads.kv_heads / (machine.sms * machine.narrow_programs_per_sm)
+    of programs, so a last wave that is not full costs little, one program on each SM keeps the memory busy, and the
+    mean is enough."""
+    mean = int(length.sum()) * heads.kv_heads / machine.sms
     chunk = max(LEAST_NARROW_SPLIT, -(-int(mean) // SPLIT_KEYS) * SPLIT_KEYS)
     longest = int(length.max())
     # Not where the longest item would be done before a merge could have been started.
@@ -340,7 +340,7 @@ def _choose_ranges(
     from_l2 = heads.bytes_per_key / machine.l2_bytes_per_s * 1e6
     per_row = 4 * heads.head_dim * heads.kv_heads / machine.matmul_flop_per_s * 1e6
     merge_us = heads.merge_bytes_per_token / machine.copy_bytes_per_s * 1e6
-    programs = machine.sms * machine.narrow_programs_per_sm
+    programs = 2 * machine.sms
     most_keys_in_l2 = machine.l2_bytes / heads.bytes_per_key
     chosen: list[tuple[int, ...]] = []
     left = np.zeros(len(counts), np.int64)

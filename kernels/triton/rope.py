@@ -10,6 +10,9 @@ heads. Both halves of a head are loaded separately, so that a pair to be rotated
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from kernels.triton import early
 
 LARGEST_E4M3 = tl.constexpr(448.0)
 
@@ -57,7 +60,7 @@ def qk_norm_rope_kv_write(
         HAS_Q_NORM=q_weight is not None, HAS_K_NORM=k_weight is not None,
         KV_HEADS=kv_heads, GROUP=group, GROUP_BLOCK=group_block,
         PAGE_SIZE=page_size, HEAD_DIM=head_dim, HALF_BLOCK=half_block,
-        TOKENS=block, num_warps=warps(block * group_block * half_block),
+        TOKENS=block, num_warps=warps(block * group_block * half_block), **early.options(early.may(qkv)),
     )  # fmt: skip
     return q
 
@@ -102,8 +105,11 @@ def _qk_norm_rope_kv_write(
     HAS_Q_NORM: tl.constexpr, HAS_K_NORM: tl.constexpr,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_BLOCK: tl.constexpr,
     PAGE_SIZE: tl.constexpr, HEAD_DIM: tl.constexpr, HALF_BLOCK: tl.constexpr,
-    TOKENS: tl.constexpr,
+    TOKENS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
     HALF: tl.constexpr = HEAD_DIM // 2
     WIDTH: tl.constexpr = (GROUP + 2) * KV_HEADS * HEAD_DIM
     RUN: tl.constexpr = QKV.dtype.element_ty

@@ -23,14 +23,14 @@ _G7 = Heads(7, 4, 128)
 VARIANTS = {
     "narrow 16 d128": (90, Variant(_D128, 16, 64, BF16, BF16)),
     "narrow 32 d128": (90, Variant(_D128, 32, 64, BF16, BF16)),
-    "narrow 16 d64": (90, Variant(_D64, 16, 64, BF16, BF16, overlap=True)),
+    "narrow 16 d64": (90, Variant(_D64, 16, 64, BF16, BF16, early=True, beside=True)),
     "narrow 16 d80": (90, Variant(_D80, 16, 64, FP16, FP16)),
     "narrow 32 tree": (90, Variant(_D128, 32, 64, BF16, BF16, tree=True)),
     "narrow 16 fp8": (90, Variant(_D128, 16, 64, BF16, FP8, scaled=True)),
     "narrow 16 fp8 page 16": (90, Variant(_D128, 16, 16, BF16, FP8, scaled=True)),
     "narrow 16 page 16": (90, Variant(_D128, 16, 16, BF16, BF16)),
     "narrow 16 page 16 d80": (90, Variant(_D80, 16, 16, BF16, BF16)),
-    "wide 128 d128": (90, Variant(_D128, 128, 64, BF16, BF16)),
+    "wide 128 d128": (90, Variant(_D128, 128, 64, BF16, BF16, early=True)),
     "wide 128 d64": (90, Variant(_D64, 128, 64, BF16, BF16)),
     "wide 128 d64 page 16": (90, Variant(_D64, 128, 16, BF16, BF16)),
     "wide 128 d64 tree": (90, Variant(_D64, 128, 64, BF16, BF16, tree=True)),
@@ -38,8 +38,6 @@ VARIANTS = {
     "wide 64 d128": (90, Variant(_G7, 64, 64, BF16, BF16)),
     "wide 64 tree": (90, Variant(_D128, 64, 64, BF16, BF16, tree=True)),
     "wide 128 page 16": (90, Variant(_D128, 128, 16, BF16, BF16)),
-    "specialised d128": (90, Variant(_D128, 128, 64, BF16, BF16, specialised=True, overlap=True)),
-    "specialised d64": (90, Variant(_D64, 128, 64, BF16, BF16, specialised=True)),
     "narrow 16 fp32": (90, Variant(Heads(4, 8, 64, 4), 16, 64, FP32, FP32)),
     "ampere narrow 16": (80, Variant(_D128, 16, 64, BF16, BF16, copy_engine=False)),
     "ampere wide 128": (80, Variant(_D128, 128, 64, BF16, BF16, copy_engine=False)),
@@ -51,7 +49,7 @@ def attention(capability: int, variant: Variant) -> Compiled:
     config, lanes = variant.config(), variant.lanes
     q, kv = NAMES[variant.dtype], NAMES[variant.kv_dtype]
     signature = {
-        "q": f"tensordesc<{q}[{variant.rows},{lanes}]>" if variant.specialised else f"*{q}",
+        "q": f"*{q}",
         "out": f"*{q}",
         "partial": "*fp32",
         "partial_lse": "*fp32",
@@ -72,8 +70,7 @@ def attention(capability: int, variant: Variant) -> Compiled:
             signature[name] = type_
         else:
             constants[name] = None
-    options = config.launch_options()
-    return inspect(attention_kernel, signature, constants, num_stages=3, capability=capability, **options)
+    return inspect(attention_kernel, signature, constants, config.warps, num_stages=3, capability=capability)
 
 
 def merging(dim: int) -> Compiled:
@@ -90,7 +87,7 @@ def merging(dim: int) -> Compiled:
         "LANES": 1 << (dim - 1).bit_length(),
         "HEADS": HEADS_PER_PROGRAM,
         "STAGES": 3,
-        "WAIT": True,
+        "EARLY": True,
     }
     return inspect(merge_kernel, signature, constants, num_warps=4, num_stages=3)
 
@@ -98,9 +95,7 @@ def merging(dim: int) -> Compiled:
 def main() -> None:
     for name, (capability, variant) in VARIANTS.items():
         if len(sys.argv) == 1 or name in sys.argv[1:]:
-            # One producer and two groups of four warps that multiply.
-            warps = 12 if variant.specialised else variant.config().warps
-            report(name, attention(capability, variant), warps)
+            report(name, attention(capability, variant), variant.config().warps)
     if len(sys.argv) == 1 or "merge" in sys.argv[1:]:
         report("merge", merging(128), 4)
 
@@ -115,7 +110,6 @@ def report(name: str, compiled: Compiled, warps: int) -> None:
         "spills": compiled.spills,
         "shared": compiled.shared_bytes,
         "programs": compiled.programs_per_sm(warps),
-        "setmaxnreg": compiled.ptx.count("setmaxnreg"),
         "griddepcontrol": compiled.ptx.count("griddepcontrol"),
         **{opcode: compiled.instructions[opcode] for opcode in counted},
     }

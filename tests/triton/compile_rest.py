@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from kernels.triton import moe, page_copy, rms_norm, rope, sample, silu_and_mul, verify
+from kernels.triton import linear, moe, page_copy, rms_norm, rope, sample, silu_and_mul, verify
 from tests.triton.sass import Compiled, inspect
 
 # Warps, and what compiles for a compute capability.
@@ -40,7 +40,12 @@ ROPE = {
     **dict.fromkeys(("layer", "tokens"), "i32"),
     **dict.fromkeys(("page_stride", "layer_stride"), "i32:16"),
 }
-NORM = {**dict.fromkeys(("X", "Weight", "Residual", "Out"), "*bf16"), "width": "i32:16", "eps": "fp32"}
+NORM = {**dict.fromkeys(("X", "Weight", "Residual", "Out"), "*bf16"), "rows": "i32", "width": "i32:16", "eps": "fp32"}
+FEW_ROWS = {
+    **dict.fromkeys(("Weight", "X", "Bias"), "*bf16"),
+    "rows": "i32",
+    **dict.fromkeys(("width", "depth", "part_depth", "x_stride"), "i32:16"),
+}
 
 
 def kernel(
@@ -49,8 +54,9 @@ def kernel(
     """A variant: called, it compiles ``fn``. Arguments that ``constants`` lacks get the type they have in ``types``."""
 
     def compiled(capability: int) -> Compiled:
-        signature = {name: types[name] for name in fn.arg_names if name not in constants}
-        return inspect(fn, signature, constants, warps, stages, capability=capability, **options)
+        given = {**constants, "EARLY": capability >= 90} if "EARLY" in fn.arg_names else constants
+        signature = {name: types[name] for name in fn.arg_names if name not in given}
+        return inspect(fn, signature, given, warps, stages, capability=capability, **options)
 
     return warps, compiled
 
@@ -102,8 +108,25 @@ def rotation(group: int, head_dim: int, tokens: int, pool: str = "*bf16", norm: 
 
 def norm(block: int) -> Variant:
     """RMS norm with a residual."""
-    constants = {"HAS_RESIDUAL": True, "BLOCK": block}
+    constants = {"HAS_RESIDUAL": True, "PARTS": 1, "BLOCK": block}
     return kernel(rms_norm._rms_norm, NORM, constants, rms_norm.warps(block))
+
+
+def few_rows(rows: int, tile: linear.Config, gated: bool) -> Variant:
+    """A product of few rows."""
+    constants = {
+        "GATED": gated,
+        "HAS_BIAS": False,
+        "Bias": None,
+        "ROWS": rows,
+        "OUTPUTS": tile.outputs,
+        "DEPTH": tile.depth,
+        "STAGES": tile.stages,
+        "PREFETCH": linear.PREFETCH,
+    }
+    box = f"tensordesc<bf16[{tile.outputs}, {tile.depth}]>"
+    types = {**FEW_ROWS, "Boxes": box, "Out": "*bf16" if tile.parts == 1 else "*fp32"}
+    return kernel(linear._few_rows, types, constants, linear.WARPS, tile.stages)
 
 
 TILES = {f"{tile.rows} x {tile.gate_up_columns}": tile for _, tile in moe.CONFIGS}
@@ -142,9 +165,16 @@ VARIANTS: dict[str, Variant] = {
     "moe route": kernel(moe._route, MOE, {"TOP_K": 8, "RENORMALISE": True, "EXPERTS": 128}, 1),
     "moe align": kernel(moe._align, MOE, {"ROWS": 16, "EXPERTS": 128, "BLOCK": moe.PAIR_BLOCK}, 8),
     "moe combine": kernel(moe._combine, MOE, {"TOP_K": 8, "BLOCK": moe.COMBINE_BLOCK}, 4),
+    **{
+        f"linear {rows} {name}": few_rows(rows, linear.config(rows, *shape), shape[2])
+        for name, shape in {"gate up": (14336, 4096, True, False), "down": (4096, 14336, False, True)}.items()
+        for rows in (16, 64)
+    },
+    "linear 16 qkv": few_rows(16, linear.config(1, 6144, 4096, False, False), False),
     **{f"moe gate up {name}": product(tile, True) for name, tile in TILES.items()},
     **{f"moe down {name}": product(tile, False) for name, tile in TILES.items()},
 }
+OPCODES = ("HGMMA", "HMMA", "LDGSTS", "UTMALDG", "UBLKPF", "ACQBULK")
 ON_AMPERE = ("rope g4 d128", "moe down 64 x 64")
 
 
@@ -168,7 +198,7 @@ def report(name: str, found: Compiled, warps: int) -> None:
         "wide_loads": len(re.findall(r"\bLDG\.E\.128\b", found.sass)),
         "wide_stores": len(re.findall(r"\bSTG\.E\.128\b", found.sass)),
         "fused": found.ptx.count("fma.rn.f32"),
-        **{opcode: found.instructions[opcode] for opcode in ("HGMMA", "HMMA", "LDGSTS")},
+        **{opcode: found.instructions[opcode] for opcode in OPCODES},
     }
     print(json.dumps(figures), flush=True)
 

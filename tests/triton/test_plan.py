@@ -145,8 +145,8 @@ def test_a_shared_prompt_is_read_once() -> None:
     work = plan_items(counts, starts, runs, HEADS)
     shared = work.wide[work.wide[:, 7] & SHARED_RANGE != 0]
     assert len(shared) == len(work.wide)
-    # 256 rows are two tiles; the splits fill the chip about once
-    assert 0.8 <= len(shared) * HEADS.kv_heads / 132 <= 1.2
+    # 256 rows are four tiles; the splits fill the chip about once, with two programs on each SM
+    assert 0.8 <= len(shared) * HEADS.kv_heads / 264 <= 1.2
     assert (work.narrow[:, 3] == 8192).all() and len(work.narrow) == 64
     assert len(work.merge_tokens) == 64
 
@@ -158,7 +158,8 @@ def test_two_levels() -> None:
     work = plan_items(counts, starts, runs, HEADS)
     tables = np.concatenate([work.wide, work.narrow])
     shared = tables[tables[:, 7] & SHARED_RANGE != 0]
-    assert set(map(tuple, shared[:, [0, 1]].tolist())) == {(0, 32), *((run.first, 4) for run in groups)}
+    # 128 rows are two tiles
+    assert set(map(tuple, shared[:, [0, 1]].tolist())) == {(0, 16), (16, 16), *((run.first, 4) for run in groups)}
     assert (tables[tables[:, 7] & SHARED_RANGE == 0][:, 3] == 6144).all()
 
 
@@ -166,8 +167,8 @@ def test_two_levels() -> None:
 def test_little_work_is_not_shared(requests, shared) -> None:
     counts, starts, runs = deep(requests, shared, 100)
     work = plan_items(counts, starts, runs, HEADS)
-    assert work.slots == 0
-    assert len(work.wide) == 0 and len(work.narrow) == requests
+    assert len(work.wide) == 0 and not (work.narrow[:, 7] & SHARED_RANGE).any()
+    assert set(work.narrow[:, 2].tolist()) == set(range(requests))
 
 
 def test_a_short_level_is_folded_into_the_next() -> None:
@@ -177,7 +178,7 @@ def test_a_short_level_is_folded_into_the_next() -> None:
     work = plan_items(counts, starts, [PrefixRun(0, 64, 0, 64), *halves], HEADS)
     tables = np.concatenate([work.wide, work.narrow])
     shared = tables[tables[:, 7] & SHARED_RANGE != 0]
-    assert set(shared[:, 1].tolist()) == {32}
+    assert set(shared[:, 1].tolist()) == {16}, "tiles of half a range's 128 rows"
     assert shared[:, 3].min() == 0
 
 
@@ -197,7 +198,7 @@ def test_chunks_read_for_themselves() -> None:
 def test_one_long_request_fills_the_chip() -> None:
     counts, starts, _ = deep(1, 0, 16384)
     work = plan_items(counts, starts, [], HEADS)
-    assert 0.8 * 264 <= len(work.narrow) * HEADS.kv_heads <= 1.1 * 264
+    assert 0.8 * 132 <= len(work.narrow) * HEADS.kv_heads <= 1.1 * 132
     assert len(work.merge_tokens) == 1
 
 
@@ -209,7 +210,7 @@ def test_many_equal_requests_are_not_split() -> None:
 
 def test_a_chunk_is_cut_into_tiles() -> None:
     work = plan_items(np.array([2048]), np.array([0]), [], HEADS)
-    assert len(work.wide) == 2048 * 4 // 128 and work.slots == 0 and work.wide_rows == 128
+    assert len(work.wide) == 2048 * 4 // 64 and work.slots == 0 and work.wide_rows == 64
     assert work.wide[0, 5] >= 2048 - 64, "the last tiles have most keys"
 
 

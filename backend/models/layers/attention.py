@@ -22,7 +22,7 @@ class Attention:
         self.layer = layer
         self.config = config
         self.qkv = Linear(config.hidden_size, fused, config.qkv_bias, dtype, device)
-        self.output = Linear(q, {f"{name}.o_proj": config.hidden_size}, config.output_bias, dtype, device)
+        self.output = Linear(q, {f"{name}.o_proj": config.hidden_size}, config.output_bias, dtype, device, parts=True)
         norm = (config.head_dim, config.norm_eps, dtype, device)
         self.q_norm = RMSNorm(f"{name}.q_norm", *norm) if config.qk_norm else None
         self.k_norm = RMSNorm(f"{name}.k_norm", *norm) if config.qk_norm else None

@@ -22,8 +22,11 @@ class Linear:
         dtype: torch.dtype,
         device: torch.device,
         gated: bool = False,
+        parts: bool = False,
     ) -> None:
-        """``outputs``: the checkpoint's layer names and how many outputs each has, in fused order."""
+        """``outputs``: the checkpoint's layer names and how many outputs each has, in fused order. ``parts``: a norm
+        with a residual follows, so the result may come in parts (``kernels.linear.linear``)."""
+        self._parts = parts
         self._outputs = outputs
         self._gated = gated
         self._weight = torch.empty(sum(outputs.values()), inputs, dtype=dtype, device=device)
@@ -31,7 +34,7 @@ class Linear:
         self._ready: LinearWeight | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return linear(x, self.ready)
+        return linear(x, self.ready, self._parts)
 
     @property
     def ready(self) -> LinearWeight:

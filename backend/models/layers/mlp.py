@@ -16,7 +16,7 @@ class MLP:
         width = config.intermediate_size
         fused = {f"{name}.gate_proj": width, f"{name}.up_proj": width}
         self.gate_up = Linear(config.hidden_size, fused, config.mlp_bias, dtype, device, gated=True)
-        self.down = Linear(width, {f"{name}.down_proj": config.hidden_size}, config.mlp_bias, dtype, device)
+        self.down = Linear(width, {f"{name}.down_proj": config.hidden_size}, config.mlp_bias, dtype, device, parts=True)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self.down(self.gate_up(x))
