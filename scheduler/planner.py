@@ -340,7 +340,9 @@ class Planner:
                 new = request.new
                 self.cache.count(prompt, cached, new.system_tokens, new.history_tokens)
                 self._forecast.started(prompt, cached)
-        return Opened(request.slot, request.new.request, request.new.sampling, cached, request.preempted)
+        sampling = request.new.sampling
+        known = bytes(request.key.tokens) if sampling.penalises else b""
+        return Opened(request.slot, request.new.request, sampling, cached, request.preempted, known, prompt)
 
     # ------------------------------------------------------------------ plan: preemption
 

@@ -229,6 +229,8 @@ class Scheduler:
         served: dict[Tenant, int] = {}
         for (request, epoch, end), tokens in zip(flown, result.tokens, strict=True):
             if request.epoch == epoch and (entry := self._advance(request, end, tokens, now)) is not None:
+                if result.logprobs and (found := result.logprobs.get(entry.request)):
+                    entry = Progress(entry.request, entry.tokens, entry.finish, logprobs=found[: len(entry.tokens)])
                 progress.append(entry)
                 tenant = request.tenant
                 served[tenant] = served.get(tenant, 0) + len(entry.tokens)

@@ -14,7 +14,7 @@ from backend.engine.kv_pool import kv_bytes_per_page as bytes_per_page
 from backend.engine.sampling import SlotSampling
 from backend.models.config import ModelConfig
 from backend.models.decoder import Decoder
-from scheduler.plan import Chunk, Opened, StepPlan, StepResult
+from scheduler.plan import Chunk, Opened, StepPlan, StepResult, TokenLogprobs
 
 
 class Runner:
@@ -27,7 +27,7 @@ class Runner:
         self._max_context = min(max_context or model.config.max_context, model.config.max_context)
         self._tables = BlockTables(max_running, -(-self._max_context // page_size))
         self._passes = passes_for(model, self.pool, max_running, self._tables.pages.shape[1])
-        self._sampling = SlotSampling(max_running)
+        self._sampling = SlotSampling(max_running, model.config.vocab_size, model.device)
         self._last = np.zeros(max_running, np.int64)  # token that each slot drew last
         self._broken: dict[int, str] = {}  # open slots that cannot go on, and why
 
@@ -45,6 +45,7 @@ class Runner:
             self._open(opened)
         tokens: list[list[int]] = [[] for _ in plan.chunks]
         failures: dict[int, str] = {}
+        logprobs: dict[int, tuple[TokenLogprobs, ...]] = {}
         kept, ids = [], []
         for index, chunk in enumerate(plan.chunks):
             if problem := self._append(chunk):
@@ -60,19 +61,22 @@ class Runner:
             step = StepBatch(chunks, self._passes.place(rows), rows.first_rows, rows.emitting)
             logits, finite = self._passes.forward(step.batch)
             failures |= self._not_finite(step, finite.cpu().numpy())
-            for place, token in zip(step.emitting, self._draw(step, logits, failures), strict=True):
+            drawn = self._draw(step, logits, failures)
+            for place, token in zip(step.emitting, drawn, strict=True):
                 if step.chunks[place].request not in failures:
                     tokens[kept[place]] = [int(token)]
-        return StepResult(step=plan.step, tokens=tokens, failures=failures)
+            logprobs = self._logprobs(step, logits, drawn, failures)
+        return StepResult(step=plan.step, tokens=tokens, failures=failures, logprobs=logprobs)
 
     def _reset(self, slot: int) -> None:
         self._tables.reset(slot)
+        self._sampling.reset(slot)
         self._last[slot] = 0
         self._broken.pop(slot, None)
 
     def _open(self, opened: Opened) -> None:
         self._reset(opened.slot)
-        if problem := self._sampling.set(opened.slot, opened.sampling):
+        if problem := self._sampling.set(opened.slot, opened.sampling, opened.tokens, opened.prompt_tokens):
             self._broken[opened.slot] = problem
 
     def _append(self, chunk: Chunk) -> str:
@@ -130,3 +134,14 @@ class Runner:
         drawn = self._sampling.draw(torch.nan_to_num(logits) if failures else logits, slots, positions)
         self._last[slots] = drawn
         return drawn
+
+    def _logprobs(
+        self, step: StepBatch, logits: torch.Tensor, drawn: np.ndarray, failures: dict[int, str]
+    ) -> dict[int, tuple[TokenLogprobs, ...]]:
+        """Of the drawn tokens, by request, for those that asked."""
+        if not self._sampling.reports:
+            return {}
+        chunks = [step.chunks[place] for place in step.emitting]
+        found = self._sampling.logprobs(logits, np.array([chunk.slot for chunk in chunks], np.int64), drawn)
+        by_request = {chunks[row].request: (logprobs,) for row, logprobs in found.items()}
+        return {request: logprobs for request, logprobs in by_request.items() if request not in failures}
