@@ -15,7 +15,8 @@ class Sampling(msgspec.Struct, frozen=True, array_like=True, gc=False):
     A draw is a function of (seed, position, logits, tokens so far) only, so it does not depend on the batch or on
     preemption. ``temperature`` 0 is greedy; ``top_k`` 0, ``top_p`` 1.0 and ``min_p`` 0 switch the cut off.
     ``logit_bias``: by token id. ``logprobs``: report each drawn token's log-probability and that many alternatives;
-    None for nothing.
+    None for nothing. ``prompt_logprobs``: likewise for each token of the prompt but the first; all of the prompt is
+    computed for it.
     """
 
     temperature: float = 1.0
@@ -28,6 +29,7 @@ class Sampling(msgspec.Struct, frozen=True, array_like=True, gc=False):
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = {}
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
     @property
     def penalises(self) -> bool:
@@ -103,13 +105,15 @@ class StepResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Answer to a plan. ``tokens[i]`` are the tokens sampled for ``chunks[i]`` (empty when it does not emit).
 
     ``failures`` maps a request id to a message: that request alone failed, the others' results stand. ``logprobs`` has
-    an entry for each token of the requests that asked for them.
+    an entry for each token of the requests that asked for them, ``prompt_logprobs`` for each token but the first of the
+    prompts that are now computed to their end.
     """
 
     step: int
     tokens: list[list[int]]
     failures: dict[int, str] = {}
     logprobs: dict[int, tuple[TokenLogprobs, ...]] = {}
+    prompt_logprobs: dict[int, tuple[TokenLogprobs, ...]] = {}
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -117,7 +121,8 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ended.
 
     ``finish`` is ``""`` (goes on), ``"stop"`` (a stop token was sampled), ``"length"``, ``"deadline"`` or ``"error"``
-    (the last two say why in ``message``). ``logprobs``: one for each token, when the request asked for them.
+    (the last two say why in ``message``). ``logprobs``: one for each token, when the request asked for them;
+    ``prompt_logprobs``: with the first token, one for each of the prompt but its first.
     """
 
     request: int
@@ -125,3 +130,4 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
     finish: str = ""
     message: str = ""
     logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()

@@ -179,4 +179,5 @@ def _output(progress: Progress) -> Output:
         code="engine_error" if progress.finish == "error" else "",
         message=progress.message,
         logprobs=progress.logprobs,
+        prompt_logprobs=progress.prompt_logprobs,
     )

@@ -129,7 +129,7 @@ class Started(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """New tokens, a stop token included; ``finish`` as in ``scheduler.plan.Progress``. ``retry_after_s``: after an
     error, when trying again makes sense; 0: nobody can say. ``logprobs``: one for each token, when they were asked
-    for."""
+    for; ``prompt_logprobs``: with the first token, for each of the prompt but its first."""
 
     request: int
     tokens: list[int]
@@ -138,6 +138,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
     message: str = ""
     retry_after_s: float = 0.0
     logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 class StepOutput(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):

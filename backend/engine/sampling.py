@@ -15,6 +15,7 @@ from scheduler.plan import Sampling, TokenLogprobs
 
 MOST_LOGPROBS = 20
 MOST_BIASES = 1024
+MOST_SCORED = 1 << 16
 # Larger numbers say nothing that this does not; they could overflow.
 LARGEST = 1e4
 
@@ -62,7 +63,7 @@ class SlotSampling:
         """Take over the settings; returns what is wrong with them, or an empty string. Wrong ones leave the slot
         greedy. ``tokens``, ``prompt_tokens``: as in ``Opened``."""
         self.reset(slot)
-        problem = self._problem(sampling)
+        problem = self._problem(sampling, prompt_tokens)
         if problem:
             sampling = Sampling(temperature=0.0)
         self._temperature[slot] = sampling.temperature
@@ -157,7 +158,7 @@ class SlotSampling:
         self._history[slot] = torch.from_numpy(line.astype(np.int16)).to(self._device)
         return ""
 
-    def _problem(self, sampling: Sampling) -> str:
+    def _problem(self, sampling: Sampling, prompt_tokens: int) -> str:
         """What is wrong with the settings, or an empty string."""
         if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
             return f"temperature must be a finite number from 0, not {sampling.temperature}"
@@ -177,8 +178,12 @@ class SlotSampling:
             return f"logit_bias must be numbers from {-LARGEST} to {LARGEST}"
         if wrong := [token for token in sampling.logit_bias if not 0 <= token < self._vocab_size]:
             return f"logit_bias: token id {wrong[0]} is outside of the vocabulary of {self._vocab_size}"
-        if sampling.logprobs is not None and not 0 <= sampling.logprobs <= MOST_LOGPROBS:
-            return f"logprobs must be from 0 to {MOST_LOGPROBS}, not {sampling.logprobs}"
+        for name in ("logprobs", "prompt_logprobs"):
+            count = getattr(sampling, name)
+            if count is not None and not 0 <= count <= MOST_LOGPROBS:
+                return f"{name} must be from 0 to {MOST_LOGPROBS}, not {count}"
+        if sampling.prompt_logprobs is not None and prompt_tokens > MOST_SCORED:
+            return f"prompt_logprobs: a prompt of {prompt_tokens} tokens is longer than {MOST_SCORED}"
         return ""
 
 

@@ -76,6 +76,7 @@ class Engine:
         self.loop = EngineLoop(scheduler, StepLoop(scheduler, executor, time.monotonic, depth), time.monotonic)
         self.ids = iter(range(1, 1 << 20))
         self.logprobs: list[list[TokenLogprobs]] = []  # of the last run
+        self.prompt_logprobs: list[list[TokenLogprobs]] = []  # likewise
 
     def run(
         self,
@@ -86,9 +87,10 @@ class Engine:
         """All prompts at once, greedy unless told otherwise; the tokens of each."""
         texts: dict[int, list[int]] = {}
         logprobs: dict[int, list[TokenLogprobs]] = {}
+        scores: dict[int, list[TokenLogprobs]] = {}
         for index, prompt in enumerate(prompts):
             request = next(self.ids)
-            texts[request], logprobs[request] = [], []
+            texts[request], logprobs[request], scores[request] = [], [], []
             refused = self.loop.handle(
                 Submit(
                     request=request,
@@ -106,7 +108,9 @@ class Engine:
                 assert output.finish in ("", "length"), output.message
                 texts[output.request] += output.tokens
                 logprobs[output.request] += output.logprobs
+                scores[output.request] += output.prompt_logprobs
         self.logprobs = list(logprobs.values())
+        self.prompt_logprobs = list(scores.values())
         return list(texts.values())
 
     def load(self) -> Load:

@@ -63,6 +63,10 @@ class House:
         answers = [self._plain(reference, *both) for both in zip(self.prompts, self.settings, strict=True)]
         self.expected = [tokens for tokens, _ in answers]
         self.logprobs = [logprobs for _, logprobs in answers]
+        with torch.no_grad():
+            self.of_prompts = [
+                reference(torch.tensor([prompt])).logits[0].float().log_softmax(-1) for prompt in self.prompts
+            ]
 
     @staticmethod
     def _plain(reference: torch.nn.Module, prompt: list[int], sampling: Sampling) -> tuple[list[int], torch.Tensor]:
@@ -156,3 +160,29 @@ def test_drawn_tokens_do_not_depend_on_company_or_preemption(house: House) -> No
     assert crowded.load().preemptions > 0
     again = [Sampling(seed=index, frequency_penalty=0.1) for index in range(len(house.prompts))]
     assert Engine(house.model, 400, 16, 512).run(house.prompts, sampling=again) != alone
+
+
+@pytest.mark.parametrize("shape", ["roomy", "chunked", "crowded"])
+def test_logprobs_of_prompts(house: House, shape: str) -> None:
+    """Cold, cached, in pieces, beside others that are not scored, and after preemption."""
+    pages = -(-(len(house.prompts[-1]) + OUTPUTS) // PAGE) + 2
+    engine = {
+        "roomy": lambda: Engine(house.model, 400, 16, 512),
+        "chunked": lambda: Engine(house.model, 400, 4, 19),
+        "crowded": lambda: Engine(house.model, pages, 16, 512),
+    }[shape]()
+    settings = [Sampling(temperature=0.0, prompt_logprobs=index % 3 if index % 4 else None) for index in range(12)]
+    plain = Engine(house.model, 400, 16, 512).run(house.prompts)
+    for _ in range(2):
+        assert engine.run(house.prompts, sampling=settings) == plain
+        everyone = zip(house.prompts, settings, engine.prompt_logprobs, house.of_prompts, strict=True)
+        for prompt, sampling, found, expected in everyone:
+            if sampling.prompt_logprobs is None:
+                assert found == []
+                continue
+            assert len(found) == len(prompt) - 1
+            for token, one, row in zip(prompt[1:], found, expected[:-1], strict=True):
+                assert one.logprob == pytest.approx(float(row[token]), abs=1e-4)
+                best = row.topk(sampling.prompt_logprobs).values.tolist()
+                assert one.top_logprobs == pytest.approx(best, abs=1e-4)
+    assert (engine.load().preemptions > 0) == (shape == "crowded")
