@@ -17,6 +17,7 @@ MADE := $(VENV)/.made-with-$(PYTHON_VERSION)
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 MODULES := web/node_modules/.package-lock.json
+CLIENT_MODULES := tests/conformance/node/node_modules/.package-lock.json
 UI := web/dist/index.html
 KERNELS := kernels/cpu/libbanyan_cpu.made-from
 KERNEL_SOURCES := kernels/cpu/build.py $(wildcard kernels/cpu/native/*)
@@ -45,7 +46,7 @@ test: setup-dev ui
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 setup: $(INSTALLED) $(KERNELS) $(UI)
-setup-dev: $(INSTALLED_DEV) $(KERNELS)
+setup-dev: $(INSTALLED_DEV) $(KERNELS) $(CLIENT_MODULES)
 ui: $(UI)
 
 lint: $(INSTALLED_DEV)
@@ -58,7 +59,7 @@ web-test: $(MODULES)
 	cd web && npm test --silent
 
 clean:
-	rm -rf kernels/cpu/libbanyan_cpu.* $(VENV) web/node_modules web/dist build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf kernels/cpu/libbanyan_cpu.* $(VENV) web/node_modules tests/conformance/node/node_modules web/dist build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- what must be on the machine ------------------------------------------------------------------------------------
@@ -101,6 +102,11 @@ $(KERNELS): $(KERNEL_SOURCES) $(MADE)
 
 $(MODULES): web/package.json web/package-lock.json | node-tools
 	cd web && npm ci --no-audit --no-fund
+	@touch $@
+
+# OpenAI's SDK for Node, which the conformance tests drive.
+$(CLIENT_MODULES): tests/conformance/node/package.json tests/conformance/node/package-lock.json | node-tools
+	cd tests/conformance/node && npm ci --no-audit --no-fund
 	@touch $@
 
 $(UI): $(MODULES) $(WEB_SOURCES)

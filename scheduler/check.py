@@ -74,9 +74,11 @@ def _check_running(request: Request, cache: PrefixCache) -> None:
     _require(request.computed < request.total or request.cancelled, f"{name} has nothing to compute")
     _require(request.unknown <= request.flights, f"{name} expects a token from no step")
     _require(request.planned <= len(lease.pages) * cache.page_size, f"{name} planned more than its pages hold")
-    # After a full hit the last token is computed again although the cache has it.
+    # After a full hit the last token is computed again although the cache has it, and all of a prompt that is scored.
+    ahead = lease.computed - request.computed
     _require(
-        lease.computed - request.computed in (0, 1), f"{name} computed {request.computed}, its lease {lease.computed}"
+        ahead in (0, 1) or (request.scored and ahead > 0),
+        f"{name} computed {request.computed}, its lease {lease.computed}",
     )
 
 

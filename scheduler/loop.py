@@ -153,6 +153,8 @@ def verify(plan: StepPlan, result: StepResult) -> None:
     for chunk, tokens in zip(plan.chunks, result.tokens, strict=True):
         if bool(tokens) != chunk.emits and chunk.request not in result.failures:
             raise ValueError(f"the runner gave {len(tokens)} tokens for request {chunk.request}, emits={chunk.emits}")
+        if result.logprobs and len(result.logprobs.get(chunk.request, tokens)) != len(tokens):
+            raise ValueError(f"the runner gave log-probabilities of other tokens than request {chunk.request} has")
         for token in tokens:
             if not 0 <= token < 1 << 32:
                 raise ValueError(

@@ -9,23 +9,49 @@ import msgspec
 
 
 class Sampling(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """How a slot draws its tokens. The scheduler carries it and never reads it.
+    """How a slot draws its tokens, with ``kernels.sample``'s meanings. The scheduler carries it and reads only whether
+    the runner has to know the tokens so far.
 
-    A draw is a function of (seed, position, logits) only, so it does not depend on the batch or on preemption.
-    ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1.0 switch the cut off.
+    A draw is a function of (seed, position, logits, tokens so far) only, so it does not depend on the batch or on
+    preemption. ``temperature`` 0 is greedy; ``top_k`` 0, ``top_p`` 1.0 and ``min_p`` 0 switch the cut off.
+    ``logit_bias``: by token id. ``logprobs``: report each drawn token's log-probability and that many alternatives;
+    None for nothing. ``prompt_logprobs``: likewise for each token of the prompt but the first; all of the prompt is
+    computed for it.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+
+    @property
+    def penalises(self) -> bool:
+        """Whether a draw depends on the tokens so far."""
+        return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0)
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A token's natural log-probability under the model's own logits, and the most probable tokens with theirs, the
+    most probable first."""
+
+    logprob: float
+    top_tokens: list[int]
+    top_logprobs: list[float]
 
 
 class Opened(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A slot (row of the runner's block table) is given to a request; all that the slot held before is reset.
 
     ``cached`` is the number of prompt tokens whose keys and values were found in the cache.
-    ``resumed`` is True when the request ran before and was preempted.
+    ``resumed`` is True when the request ran before and was preempted. ``tokens``: all that are known, as in ``Chunk``,
+    the first ``prompt_tokens`` of them the prompt; empty unless ``sampling`` depends on them.
     """
 
     slot: int
@@ -33,6 +59,8 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, gc=False):
     sampling: Sampling
     cached: int
     resumed: bool = False
+    tokens: bytes = b""
+    prompt_tokens: int = 0
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -76,12 +104,16 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class StepResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Answer to a plan. ``tokens[i]`` are the tokens sampled for ``chunks[i]`` (empty when it does not emit).
 
-    ``failures`` maps a request id to a message: that request alone failed, the others' results stand.
+    ``failures`` maps a request id to a message: that request alone failed, the others' results stand. ``logprobs`` has
+    an entry for each token of the requests that asked for them, ``prompt_logprobs`` for each token but the first of the
+    prompts that are now computed to their end.
     """
 
     step: int
     tokens: list[list[int]]
     failures: dict[int, str] = {}
+    logprobs: dict[int, tuple[TokenLogprobs, ...]] = {}
+    prompt_logprobs: dict[int, tuple[TokenLogprobs, ...]] = {}
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -89,10 +121,13 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ended.
 
     ``finish`` is ``""`` (goes on), ``"stop"`` (a stop token was sampled), ``"length"``, ``"deadline"`` or ``"error"``
-    (the last two say why in ``message``).
+    (the last two say why in ``message``). ``logprobs``: one for each token, when the request asked for them;
+    ``prompt_logprobs``: with the first token, one for each of the prompt but its first.
     """
 
     request: int
     tokens: list[int]
     finish: str = ""
     message: str = ""
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()

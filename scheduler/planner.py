@@ -30,6 +30,9 @@ _TENANTS = 32
 # A row that becomes free within so many seconds is not worth a preemption.
 _SOON_S = 0.01
 
+# Most tokens of a prompt that is scored in one step: each needs logits as wide as the vocabulary.
+_SCORED = 128
+
 _UNKNOWN = bytes(TOKEN_BYTES)
 
 
@@ -245,6 +248,8 @@ class Planner:
         page_size = self.settings.page_size
         held = len(lease.pages)
         count = self._budget.grant(request.total - start, start)
+        if request.scored:
+            count = min(count, _SCORED)
         if start + count > held * page_size:
             count = min(count, (held + self.cache.room(request.new.tenant)) * page_size - start)
         if start + count < request.total:  # end with a page, so that all of the chunk can be shared
@@ -298,7 +303,7 @@ class Planner:
         if not self.waiting.match(request) or request.place != place:
             return "again"
         lease = cache.acquire(request.key)
-        computed = min(lease.cached, request.total - 1)
+        computed = 0 if request.scored else min(lease.cached, request.total - 1)
         left = cache.room(request.new.tenant) - (reserved if len(self.running) else 0)
         wanted = self._admission.wanted(request, page_size) if len(self.running) else pages_for(computed + 1, page_size)
         if wanted - len(lease.pages) > left:
@@ -316,7 +321,7 @@ class Planner:
         if upfront > 0 and not cache.extend(lease, upfront):
             raise SchedulerError(f"request {request.new.request} was admitted without pages")
         if not request.preempted:
-            request.charged = min(lease.cached, request.prompt_tokens)
+            request.charged = 0 if request.scored else min(lease.cached, request.prompt_tokens)
         chunk = self._chunk(request, opening=True)
         if chunk is None:
             raise SchedulerError(f"request {request.new.request} was admitted without tokens")
@@ -331,7 +336,7 @@ class Planner:
 
     def _open(self, request: Request, now: float) -> Opened:
         prompt = request.prompt_tokens
-        cached = min(request.held.cached, prompt)
+        cached = 0 if request.scored else min(request.held.cached, prompt)
         if request.started < 0:
             request.started = now
             if request.new.max_tokens:
@@ -340,7 +345,9 @@ class Planner:
                 new = request.new
                 self.cache.count(prompt, cached, new.system_tokens, new.history_tokens)
                 self._forecast.started(prompt, cached)
-        return Opened(request.slot, request.new.request, request.new.sampling, cached, request.preempted)
+        sampling = request.new.sampling
+        known = bytes(request.key.tokens) if sampling.penalises or request.scored else b""
+        return Opened(request.slot, request.new.request, sampling, cached, request.preempted, known, prompt)
 
     # ------------------------------------------------------------------ plan: preemption
 

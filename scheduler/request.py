@@ -129,6 +129,11 @@ class Request:
         return len(self.new.prompt) // TOKEN_BYTES
 
     @property
+    def scored(self) -> bool:
+        """Whether all of its prompt has to be computed, cached or not: its log-probabilities are wanted."""
+        return self.new.sampling.prompt_logprobs is not None and not self.output
+
+    @property
     def held(self) -> Lease:
         """The lease of a running request."""
         assert self.lease is not None  # running requests hold one

@@ -229,6 +229,8 @@ class Scheduler:
         served: dict[Tenant, int] = {}
         for (request, epoch, end), tokens in zip(flown, result.tokens, strict=True):
             if request.epoch == epoch and (entry := self._advance(request, end, tokens, now)) is not None:
+                if result.logprobs or result.prompt_logprobs:
+                    entry = _with_logprobs(entry, result)
                 progress.append(entry)
                 tenant = request.tenant
                 served[tenant] = served.get(tenant, 0) + len(entry.tokens)
@@ -335,3 +337,13 @@ class Scheduler:
     def _end(self, request: Request) -> None:
         del self.requests[request.new.request]
         self.fairness.leave(request.tenant)
+
+
+def _with_logprobs(entry: Progress, result: StepResult) -> Progress:
+    return Progress(
+        entry.request,
+        entry.tokens,
+        entry.finish,
+        logprobs=result.logprobs.get(entry.request, ())[: len(entry.tokens)],
+        prompt_logprobs=result.prompt_logprobs.get(entry.request, ()),
+    )

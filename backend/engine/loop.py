@@ -178,4 +178,6 @@ def _output(progress: Progress) -> Output:
         finish=progress.finish,
         code="engine_error" if progress.finish == "error" else "",
         message=progress.message,
+        logprobs=progress.logprobs,
+        prompt_logprobs=progress.prompt_logprobs,
     )

@@ -11,6 +11,7 @@ from radix.stats import TenantPages as TenantPages
 from radix.stats import TokenCounts as TokenCounts
 from scheduler.load import Load as Load
 from scheduler.plan import Sampling
+from scheduler.plan import TokenLogprobs as TokenLogprobs
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -127,7 +128,8 @@ class Started(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """New tokens, a stop token included; ``finish`` as in ``scheduler.plan.Progress``. ``retry_after_s``: after an
-    error, when trying again makes sense; 0: nobody can say."""
+    error, when trying again makes sense; 0: nobody can say. ``logprobs``: one for each token, when they were asked
+    for; ``prompt_logprobs``: with the first token, for each of the prompt but its first."""
 
     request: int
     tokens: list[int]
@@ -135,6 +137,8 @@ class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
     code: str = ""
     message: str = ""
     retry_after_s: float = 0.0
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 class StepOutput(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):

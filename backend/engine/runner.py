@@ -4,6 +4,8 @@ Knows no text, no tenants and no scheduling; it trusts a plan's pages to be the 
 chunk cannot be computed without failing the others.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -11,10 +13,11 @@ from backend.engine.batch import BlockTables, StepBatch, in_tree_order, step_row
 from backend.engine.graphs import passes_for
 from backend.engine.kv_pool import KVPool
 from backend.engine.kv_pool import kv_bytes_per_page as bytes_per_page
+from backend.engine.prompt_scores import PromptScores
 from backend.engine.sampling import SlotSampling
 from backend.models.config import ModelConfig
 from backend.models.decoder import Decoder
-from scheduler.plan import Chunk, Opened, StepPlan, StepResult
+from scheduler.plan import Chunk, Opened, StepPlan, StepResult, TokenLogprobs
 
 
 class Runner:
@@ -27,7 +30,8 @@ class Runner:
         self._max_context = min(max_context or model.config.max_context, model.config.max_context)
         self._tables = BlockTables(max_running, -(-self._max_context // page_size))
         self._passes = passes_for(model, self.pool, max_running, self._tables.pages.shape[1])
-        self._sampling = SlotSampling(max_running)
+        self._sampling = SlotSampling(max_running, model.config.vocab_size, model.device)
+        self._scores = PromptScores()
         self._last = np.zeros(max_running, np.int64)  # token that each slot drew last
         self._broken: dict[int, str] = {}  # open slots that cannot go on, and why
 
@@ -45,6 +49,8 @@ class Runner:
             self._open(opened)
         tokens: list[list[int]] = [[] for _ in plan.chunks]
         failures: dict[int, str] = {}
+        logprobs: dict[int, tuple[TokenLogprobs, ...]] = {}
+        prompts: dict[int, tuple[TokenLogprobs, ...]] = {}
         kept, ids = [], []
         for index, chunk in enumerate(plan.chunks):
             if problem := self._append(chunk):
@@ -57,23 +63,32 @@ class Runner:
             kept, ids = [kept[place] for place in order], [ids[place] for place in order]
             chunks = [plan.chunks[index] for index in kept]
             rows = step_rows(chunks, ids, self._tables, self.pool)
+            if len(scored := self._scores.rows(chunks, rows.first_rows)):  # behind those that are drawn from
+                rows = replace(rows, logit_rows=np.concatenate([rows.logit_rows, scored]))
             step = StepBatch(chunks, self._passes.place(rows), rows.first_rows, rows.emitting)
             logits, finite = self._passes.forward(step.batch)
             failures |= self._not_finite(step, finite.cpu().numpy())
-            for place, token in zip(step.emitting, self._draw(step, logits, failures), strict=True):
+            drawn = self._draw(step, logits, failures)
+            for place, token in zip(step.emitting, drawn, strict=True):
                 if step.chunks[place].request not in failures:
                     tokens[kept[place]] = [int(token)]
-        return StepResult(step=plan.step, tokens=tokens, failures=failures)
+            logprobs = self._logprobs(step, logits, drawn, failures)
+            prompts = self._score_prompts(chunks, logits[len(step.emitting) :], len(scored), failures)
+        return StepResult(plan.step, tokens, failures, logprobs, prompts)
 
     def _reset(self, slot: int) -> None:
         self._tables.reset(slot)
+        self._sampling.reset(slot)
+        self._scores.reset(slot)
         self._last[slot] = 0
         self._broken.pop(slot, None)
 
     def _open(self, opened: Opened) -> None:
         self._reset(opened.slot)
-        if problem := self._sampling.set(opened.slot, opened.sampling):
+        if problem := self._sampling.set(opened.slot, opened.sampling, opened.tokens, opened.prompt_tokens):
             self._broken[opened.slot] = problem
+        else:
+            self._scores.open(opened)
 
     def _append(self, chunk: Chunk) -> str:
         """Take over the chunk's pages; returns why it cannot be computed, or an empty string."""
@@ -130,3 +145,25 @@ class Runner:
         drawn = self._sampling.draw(torch.nan_to_num(logits) if failures else logits, slots, positions)
         self._last[slots] = drawn
         return drawn
+
+    def _logprobs(
+        self, step: StepBatch, logits: torch.Tensor, drawn: np.ndarray, failures: dict[int, str]
+    ) -> dict[int, tuple[TokenLogprobs, ...]]:
+        """Of the drawn tokens, by request, for those that asked."""
+        if not self._sampling.reports:
+            return {}
+        chunks = [step.chunks[place] for place in step.emitting]
+        found = self._sampling.logprobs(
+            logits[: len(chunks)], np.array([chunk.slot for chunk in chunks], np.int64), drawn
+        )
+        by_request = {chunks[row].request: (logprobs,) for row, logprobs in found.items()}
+        return {request: logprobs for request, logprobs in by_request.items() if request not in failures}
+
+    def _score_prompts(
+        self, chunks: list[Chunk], logits: torch.Tensor, scored: int, failures: dict[int, str]
+    ) -> dict[int, tuple[TokenLogprobs, ...]]:
+        """Of the prompts that these chunks completed, by request; ``logits``: of the ``scored`` rows, then padding."""
+        if scored:
+            self._scores.take_in(chunks, logits[:scored])
+        found = self._scores.finished(chunks)
+        return {request: logprobs for request, logprobs in found.items() if request not in failures}

@@ -14,6 +14,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from backend.errors import BanyanError, RequestError
 from backend.server.chat_completions import chat_completions
+from backend.server.completions import completions
 from backend.server.errors import unexpected
 from backend.server.json_http import error_response, json_response
 from backend.server.service import ChatService
@@ -43,6 +44,7 @@ def create_app(service: ChatService, ui: Path = BUILT_UI) -> Starlette:
                 routes=[
                     WebSocketRoute("/responses", responses_socket),
                     Route("/chat/completions", chat_completions, methods=["POST"]),
+                    Route("/completions", completions, methods=["POST"]),
                     Route("/models", _models),
                     Route("/models/{id:path}", _model),
                     Route("/prompts", _prompts),

@@ -26,8 +26,6 @@ def refuse_unsupported(event: ResponseCreate) -> None:
         "text.format": form != "text",
         "text.verbosity": bool(event.text and event.text.verbosity not in (None, "medium")),
         "reasoning.effort": bool(event.reasoning and event.reasoning.effort not in (None, "none")),
-        "top_logprobs": bool(event.top_logprobs),
-        "include": "message.output_text.logprobs" in (event.include or ()),
         "background": bool(event.background),
         "conversation": event.conversation is not None,
         "truncation": event.truncation not in (None, "disabled"),
@@ -49,7 +47,9 @@ def check_metadata(metadata: dict[str, str] | None, limits: Limits) -> None:
 
 
 def sampling_of(event: ResponseCreate) -> Asked:
-    """The fields that say how tokens are drawn."""
+    """The fields that say how tokens are drawn, and whether their log-probabilities are reported: when they are to be
+    included, or alternatives are asked for."""
+    reported = bool(event.top_logprobs) or "message.output_text.logprobs" in (event.include or ())
     return Asked(
         temperature=event.temperature,
         top_k=event.top_k,
@@ -58,6 +58,7 @@ def sampling_of(event: ResponseCreate) -> Asked:
         max_tokens=event.max_output_tokens,
         stop=event.stop,
         ignore_eos=event.ignore_eos,
+        logprobs=(event.top_logprobs or 0) if reported else None,
         max_tokens_name="max_output_tokens",
     )
 

@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``, JSON and server-sent events. Knows that protocol; the answer is a ``Reply``."""
+"""``POST /v1/chat/completions``, JSON and server-sent events. Knows that protocol; the answers are ``Choices``."""
 
 import asyncio
 import time
@@ -10,27 +10,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from backend.engine.messages import Output, Started
-from backend.errors import BanyanError, EngineError, RequestError
+from backend.errors import BanyanError, RequestError
 from backend.server.asked import check_metadata, unsupported
+from backend.server.choices import Choices
 from backend.server.completion_types import (
     Answer,
     ChatCompletion,
     ChatRequest,
     Choice,
+    ChoiceLogprobs,
     Chunk,
     ChunkChoice,
-    CompletionUsage,
     Delta,
-    PromptTokensDetails,
 )
-from backend.server.errors import ErrorResponse, body_of, decoding, failure
+from backend.server.errors import ErrorResponse, body_of, decoding
 from backend.server.json_http import json_response, read_body
 from backend.server.limits import Limits
+from backend.server.logprobs import ShownToken
 from backend.server.messages import check_count, message
-from backend.server.reply import Reply
 from backend.server.sampling import Asked
-from backend.server.service import ChatService, MeasuredGeneration
+from backend.server.service import ChatService
 from backend.server.sse import event_stream, sse_data, whole
 from backend.text.template import Message
 
@@ -65,54 +64,42 @@ async def _begin(service: ChatService, asked: ChatRequest, began: float, *, larg
     options = model.check_options(_sampling(asked))
     encode = partial(model.encoder.begin, _messages(asked, service.limits))
     prompt = await asyncio.to_thread(encode) if large else encode()
-    submit = model.submit(service.engine.next_request_id(), prompt, options, param="messages")
-    reply = model.reply(len(prompt.ids), options, began)
-    return Completion(service, service.generate(submit, began), reply)
+    answers = []
+    for index in range(options.n):
+        choice = options.choice(index)
+        submit = model.submit(service.engine.next_request_id(), prompt, choice, param="messages")
+        answers.append((submit, model.reply(len(prompt.ids), choice, began)))
+    return Completion(service, Choices(service, answers, options.n, began), logprobs=bool(asked.logprobs))
 
 
 class Completion:
     """One completion on its way."""
 
-    def __init__(self, service: ChatService, generation: MeasuredGeneration, reply: Reply) -> None:
+    def __init__(self, service: ChatService, choices: Choices, *, logprobs: bool) -> None:
+        self.release = choices.release
+        self.first = choices.first
         self._service = service
-        self._generation = generation
-        self._events = aiter(generation)
-        self._reply = reply
+        self._choices = choices
+        self._logprobs = logprobs
         self._id = f"chatcmpl-{service.new_id()}"
         self._created = int(time.time())
-        self._held: list[Started | Output] = []
-
-    def release(self) -> None:
-        """Free everything at once; idempotent."""
-        self._generation.cancel()
-
-    async def first(self) -> None:
-        """Wait until the engine has begun. Raises ``BanyanError`` when it fails or refuses before.
-
-        Nothing has been computed when the time of queueing is over before that. There is no answer that could be called
-        short then: it is a refusal like the one of a request whose wait is foreseen.
-        """
-        event = await anext(self._events, None)
-        if event is None:
-            raise EngineError("the engine ended the request without a word")
-        _check(event)
-        if isinstance(event, Output) and event.finish == "deadline":
-            raise BanyanError(event.message, code="server_overloaded", status=503)
-        self._held.append(event)
 
     async def whole(self) -> Response:
         """The answer at once."""
         await self.first()
-        async for _ in self._pieces():
+        async for _ in self._choices.pieces():
             pass
-        choice = Choice(Answer(self._reply.text), self._finish_reason())
+        choices = [
+            Choice(Answer(reply.text), self._choices.finish_reason(index), index, self._content(reply.logprobs))
+            for index, reply in enumerate(self._choices.replies)
+        ]
         return json_response(
             ChatCompletion(
                 id=self._id,
                 created=self._created,
                 model=self._service.model.name,
-                choices=[choice],
-                usage=self._usage(),
+                choices=choices,
+                usage=self._choices.usage(),
             )
         )
 
@@ -120,54 +107,27 @@ class Completion:
         """The answer as server-sent events. A failure within is an ``error`` object, as OpenAI's clients expect."""
         usage = None if include_usage else msgspec.UNSET  # OpenAI: null in every chunk but the last, when asked for
         chunk = partial(Chunk, id=self._id, created=self._created, model=self._service.model.name)
-        yield sse_data(_encode(chunk(choices=[ChunkChoice(Delta("assistant", ""))], usage=usage)))
+
+        def data(choice: ChunkChoice) -> bytes:
+            return sse_data(_encode(chunk(choices=[choice], usage=usage)))
+
+        for index in range(len(self._choices.replies)):
+            yield data(ChunkChoice(Delta("assistant", ""), index=index))
         try:
-            async for text in self._pieces():
+            async for index, text, logprobs, ended in self._choices.pieces():
                 if text:
-                    yield sse_data(_encode(chunk(choices=[ChunkChoice(Delta(content=text))], usage=usage)))
+                    yield data(ChunkChoice(Delta(content=text), index=index, logprobs=self._content(logprobs)))
+                if ended:
+                    yield data(ChunkChoice(Delta(), self._choices.finish_reason(index), index))
         except BanyanError as error:
             yield sse_data(_encode(ErrorResponse(body_of(error))))
             return
-        yield sse_data(_encode(chunk(choices=[ChunkChoice(Delta(), self._finish_reason())], usage=usage)))
         if include_usage:
-            yield sse_data(_encode(chunk(choices=[], usage=self._usage())))
+            yield sse_data(_encode(chunk(choices=[], usage=self._choices.usage())))
         yield sse_data(b"[DONE]")
 
-    async def _pieces(self) -> AsyncIterator[str]:
-        async for event in self._all_events():
-            _check(event)
-            if isinstance(event, Started):
-                self._reply.started(event)
-                continue
-            yield self._reply.output(event, self._service.clock())
-            if self._reply.finish:
-                self.release()
-                return
-        raise EngineError("the engine ended the request without a word")
-
-    async def _all_events(self) -> AsyncIterator[Started | Output]:
-        for event in self._held:
-            yield event
-        async for event in self._events:
-            yield event
-
-    def _finish_reason(self) -> str:
-        return "stop" if self._reply.finish == "stop" else "length"
-
-    def _usage(self) -> CompletionUsage:
-        usage = self._reply.usage()
-        return CompletionUsage(
-            prompt_tokens=usage.input_tokens,
-            completion_tokens=usage.output_tokens,
-            total_tokens=usage.total_tokens,
-            prompt_tokens_details=PromptTokensDetails(self._reply.cached),
-            x_timing=usage.x_timing,
-        )
-
-
-def _check(event: Started | Output) -> None:
-    if isinstance(event, Output) and event.finish == "error":
-        raise failure(event)
+    def _content(self, shown: list[ShownToken]) -> ChoiceLogprobs | None:
+        return ChoiceLogprobs(self._service.model.logprobs(shown)) if self._logprobs else None
 
 
 def _messages(asked: ChatRequest, limits: Limits) -> list[Message]:
@@ -181,6 +141,8 @@ def _messages(asked: ChatRequest, limits: Limits) -> list[Message]:
 def _sampling(asked: ChatRequest) -> Asked:
     if asked.max_tokens is not None and asked.max_completion_tokens is not None:
         raise RequestError("give either max_tokens or max_completion_tokens", param="max_tokens")
+    if asked.top_logprobs is not None and not asked.logprobs:
+        raise RequestError("top_logprobs needs logprobs to be true", param="top_logprobs")
     newer = asked.max_completion_tokens is not None
     return Asked(
         temperature=asked.temperature,
@@ -190,6 +152,13 @@ def _sampling(asked: ChatRequest) -> Asked:
         max_tokens=asked.max_completion_tokens if newer else asked.max_tokens,
         stop=asked.stop,
         ignore_eos=asked.ignore_eos,
+        min_p=asked.min_p,
+        presence_penalty=asked.presence_penalty,
+        frequency_penalty=asked.frequency_penalty,
+        repetition_penalty=asked.repetition_penalty,
+        logit_bias=asked.logit_bias,
+        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+        n=asked.n,
         max_tokens_name="max_completion_tokens" if newer else "max_tokens",
     )
 
@@ -197,19 +166,11 @@ def _sampling(asked: ChatRequest) -> Asked:
 def _refuse_unsupported(asked: ChatRequest) -> None:
     """Raises ``RequestError`` for the first field that asks for what this server cannot do."""
     wanted = {
-        "n": asked.n not in (None, 1),
         "tools": bool(asked.tools),
         "tool_choice": asked.tool_choice not in (None, "auto", "none"),
         "functions": bool(asked.functions),
         "function_call": asked.function_call not in (None, "auto", "none"),
-        "logprobs": bool(asked.logprobs),
-        "top_logprobs": bool(asked.top_logprobs),
         "response_format": bool(asked.response_format and asked.response_format.type != "text"),
-        "presence_penalty": bool(asked.presence_penalty),
-        "frequency_penalty": bool(asked.frequency_penalty),
-        "repetition_penalty": asked.repetition_penalty not in (None, 1.0),
-        "min_p": bool(asked.min_p),
-        "logit_bias": bool(asked.logit_bias),
         "modalities": asked.modalities not in (None, ["text"]),
         "audio": asked.audio is not None,
         "reasoning_effort": asked.reasoning_effort not in (None, "none"),

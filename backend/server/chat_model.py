@@ -1,12 +1,14 @@
 """The model as the protocols see it: its name, its text side, its bounds. No engine, no clock, no sockets."""
 
 import secrets
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from backend.engine.messages import Submit
 from backend.errors import RequestError
 from backend.server.limits import Limits
+from backend.server.logprobs import ShownToken, TextLogprobs, TokenEntry, text_logprobs, token_entries
 from backend.server.prefill_rate import PrefillRate
 from backend.server.prompts import PromptRegistry
 from backend.server.reply import Reply
@@ -38,10 +40,10 @@ class ChatModel:
         self.prompts = prompts
         self.limits = limits
         self.prefill_rate = PrefillRate()
-        self._vocab_size = vocab_size
+        self.vocab_size = vocab_size
         self._new_seed = new_seed
         self._defaults = Defaults.load(folder)
-        tokenizer = TextTokenizer.load(folder)
+        self._tokenizer = tokenizer = TextTokenizer.load(folder)
         self._detokenizer = Detokenizer(tokenizer)
         self.encoder = ConversationEncoder(
             tokenizer, ChatTemplate.load(folder, tokenizer.special_tokens), self._detokenizer
@@ -61,7 +63,7 @@ class ChatModel:
 
     def check_options(self, asked: Asked) -> Options:
         """Raises ``RequestError`` naming the field that is out of range."""
-        return check_options(asked, self._defaults, self.limits, self._new_seed)
+        return check_options(asked, self._defaults, self.limits, self._new_seed, self.vocab_size)
 
     def submit(self, request: int, prompt: Prompt, options: Options, param: str = "input") -> Submit:
         """The engine's request. ``max_tokens`` is clamped to what the context has room for.
@@ -76,7 +78,7 @@ class ChatModel:
                 code="context_length_exceeded",
                 param=param,
             )
-        if max(prompt.ids, default=0) >= self._vocab_size:
+        if max(prompt.ids, default=0) >= self.vocab_size:
             raise RequestError("the prompt has a token that the model does not know", param=param)
         return Submit(
             request=request,
@@ -92,3 +94,20 @@ class ChatModel:
     def reply(self, prompt_tokens: int, options: Options, began: float) -> Reply:
         """An answer that has not begun; ``began``: when its request came, in seconds."""
         return Reply(prompt_tokens, self._detokenizer.stream(), StopStrings(options.stops), began)
+
+    def logprobs(self, shown: Iterable[ShownToken]) -> list[TokenEntry]:
+        """Log-probabilities as chat completions and responses have them."""
+        return token_entries(shown, self._detokenizer.token_bytes)
+
+    def text_logprobs(self, shown: Iterable[ShownToken], offset: int) -> TextLogprobs:
+        """Log-probabilities as completions have them; ``offset``: characters before the answer's text."""
+        return text_logprobs(shown, self._detokenizer.token_bytes, offset)
+
+    def raw_ids(self, text: str) -> "array[int]":
+        """The ids of a text that is a whole prompt, control tokens in it recognised: nobody's words but the caller's
+        are in it."""
+        return array("I", self._tokenizer.encode_document(text))
+
+    def text_of(self, ids: "array[int]") -> str:
+        """What ids say, control tokens left out."""
+        return self._detokenizer.stream().push(ids)

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from backend.server.events import ContentPart, Timing
+from backend.server.logprobs import TokenEntry
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
@@ -88,13 +89,20 @@ class Answer(msgspec.Struct):
     refusal: str | None = None
 
 
+class ChoiceLogprobs(msgspec.Struct):
+    """``logprobs`` of a choice: one entry for each token that begins in its content."""
+
+    content: list[TokenEntry]
+    refusal: None = None
+
+
 class Choice(msgspec.Struct):
-    """The one choice."""
+    """One of the answers."""
 
     message: Answer
     finish_reason: str
     index: int = 0
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatCompletion(msgspec.Struct, kw_only=True):
@@ -121,7 +129,7 @@ class ChunkChoice(msgspec.Struct):
     delta: Delta
     finish_reason: str | None = None
     index: int = 0
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class Chunk(msgspec.Struct, kw_only=True):

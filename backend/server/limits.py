@@ -6,6 +6,7 @@ import msgspec
 class Limits(msgspec.Struct, frozen=True):
     """``*_bytes`` are bytes on the wire, ``*_seconds`` seconds, the rest are counts or characters.
 
+    ``choices``: answers to one prompt (``n``); ``prompts``: in one request; ``answers``: of one request in all.
     ``queue_seconds``: longest wait until the engine begins; a request that would wait longer is refused at once.
     """
 
@@ -16,6 +17,10 @@ class Limits(msgspec.Struct, frozen=True):
     queue_seconds: float = 60.0
     messages: int = 2048
     content_parts: int = 256
+    choices: int = 16
+    prompts: int = 128
+    answers: int = 128
+    logit_biases: int = 1024
     stop_strings: int = 4
     stop_chars: int = 256
     id_chars: int = 128

@@ -5,6 +5,7 @@ Knows decoding and stop strings. Knows no events and no transport; time is an ar
 
 from backend.engine.messages import Output, Started
 from backend.server.events import InputTokensDetails, OutputTokensDetails, Timing, Usage
+from backend.server.logprobs import ShownToken
 from backend.text.detokenize import LibraryStream, TextStream
 from backend.text.stop import StopStrings
 
@@ -19,6 +20,9 @@ class Reply:
         self.tokens: list[int] = []
         self.cached = 0
         self.finish = ""
+        self.logprobs: list[ShownToken] = []  # of the tokens that begin in the text shown so far
+        self._withheld: list[ShownToken] = []
+        self._decoded = self._shown = 0  # characters; decoded ones are counted for log-probabilities only
         self._stream = stream
         self._stops = stops
         self._pieces: list[str] = []
@@ -48,7 +52,7 @@ class Reply:
             self._first = now if self._first is None else self._first
             self._last = now
             self.tokens += event.tokens
-        shown = self._stops.push(self._stream.push(event.tokens))
+        shown = self._stops.push(self._decode(event))
         if self.cut:
             self.finish = "stop"
         elif event.finish:
@@ -81,7 +85,28 @@ class Reply:
         speed = 1000 * more / decode if decode and more > 0 else None
         return Timing(*(None if value is None else round(value, 3) for value in (queue, prefill, ttft, decode, speed)))
 
+    def _decode(self, event: Output) -> str:
+        """The text that is certain now. Tokens with log-probabilities go one by one: each begins at a character."""
+        if not event.logprobs:
+            return self._stream.push(event.tokens)
+        pieces = []
+        for token, logprobs in zip(event.tokens, event.logprobs, strict=True):
+            self._withheld.append(ShownToken(token, logprobs, self._decoded))
+            pieces.append(self._stream.push((token,)))
+            self._decoded += len(pieces[-1])
+        return "".join(pieces)
+
     def _show(self, text: str) -> str:
         if text:
             self._pieces.append(text)
+            self._shown += len(text)
+            if self._withheld:
+                self._release_logprobs()
         return text
+
+    def _release_logprobs(self) -> None:
+        """A token is shown with the first of its characters; so what ends an answer, and what a stop string or an
+        incomplete character takes away, is not."""
+        count = sum(token.begin < self._shown for token in self._withheld)
+        self.logprobs += self._withheld[:count]
+        del self._withheld[:count]

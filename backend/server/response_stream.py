@@ -1,5 +1,6 @@
 """The events of one response, in order and numbered. Knows the protocol; no engine, no clock, no socket."""
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 from msgspec import UNSET
@@ -30,6 +31,7 @@ from backend.server.events import (
     Unfinished,
     Usage,
 )
+from backend.server.logprobs import TokenEntry
 from backend.text.conversation import Prompt
 from scheduler.plan import Sampling
 
@@ -87,21 +89,21 @@ class ResponseStream:
             PartAdded(part=OutputText(), **self._place()),
         ]
 
-    def delta(self, text: str) -> list[ServerEvent]:
-        """More text; nothing for none."""
-        return [TextDelta(delta=text, **self._place())] if text else []
+    def delta(self, text: str, logprobs: Sequence[TokenEntry] = ()) -> list[ServerEvent]:
+        """More text, and the log-probabilities of tokens that begin in it; nothing for none."""
+        return [TextDelta(delta=text, logprobs=list(logprobs), **self._place())] if text else []
 
-    def ended(self, finish: str, text: str, usage: Usage) -> list[ServerEvent]:
-        """The end that is no failure: ``finish`` as in ``Reply``."""
+    def ended(self, finish: str, text: str, usage: Usage, logprobs: Sequence[TokenEntry] = ()) -> list[ServerEvent]:
+        """The end that is no failure: ``finish`` as in ``Reply``; ``logprobs``: of the whole text."""
         status: Status = "completed" if finish == "stop" else "incomplete"
         details = None if finish == "stop" else Incomplete(_REASONS.get(finish, finish))
         events: list[ServerEvent] = []
         output: list[OutputMessage] = []
         if self._begun:
-            part = OutputText(text)
+            part = OutputText(text, logprobs=list(logprobs))
             output = [OutputMessage(self._item_id, status, [part])]
             events += [
-                TextDone(text=text, **self._place()),
+                TextDone(text=text, logprobs=list(logprobs), **self._place()),
                 PartDone(part=part, **self._place()),
                 ItemDone(output_index=0, item=output[0], **self._address()),
             ]

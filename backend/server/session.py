@@ -128,7 +128,11 @@ class Session:
             return self._started(lane, lane.prompt, lane.reply, event)
         if event.finish == "error":
             return self._fail(lane, lane.reply, failure(event))
-        effects: list[Effect] = [Send(e) for e in lane.stream.delta(lane.reply.output(event, now))]
+        known = len(lane.reply.logprobs)
+        text = lane.reply.output(event, now)
+        fresh = lane.reply.logprobs[known:]
+        logprobs = self._model.logprobs(fresh) if fresh else ()
+        effects: list[Effect] = [Send(e) for e in lane.stream.delta(text, logprobs)]
         if lane.reply.finish:
             effects += self._end(lane, lane.prompt, lane.reply)
         if lane.reply.finish and not event.finish:  # a stop string: the engine does not know it is over
@@ -256,7 +260,8 @@ class Session:
         self._finished[lane.stream.id] = self._model.encoder.finish(prompt, reply.tokens, text, reply.cut)
         while len(self._finished) > self._model.limits.responses_kept:
             self._finished.popitem(last=False)
-        return [Send(e) for e in lane.stream.ended(reply.finish, text, reply.usage())]
+        logprobs = self._model.logprobs(reply.logprobs)
+        return [Send(e) for e in lane.stream.ended(reply.finish, text, reply.usage(), logprobs)]
 
     def _end_cancelled(self, lane: _Lane) -> list[Effect]:
         if lane.prompt is None or lane.reply is None:  # not prepared yet: it begins and ends at once, with nothing

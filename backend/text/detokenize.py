@@ -25,6 +25,15 @@ class Detokenizer:
         self._table = _byte_table(self._tokenizer, self._skipped)
         self._strip = _strips_first_space(self._tokenizer)
 
+    def token_bytes(self, token: int) -> bytes:
+        """What stands for one token: its bytes, maybe part of a character; a control token's name; nothing for an id
+        outside of the vocabulary."""
+        if self._table is not None and 0 <= token < len(self._table) and self._table[token]:
+            return self._table[token]
+        if self._table is None and token not in self._skipped:
+            return self._tokenizer.decode([token], skip_special_tokens=False).encode("utf-8", "replace")
+        return (self._tokenizer.id_to_token(token) or "").encode("utf-8", "replace") if 0 <= token < 1 << 32 else b""
+
     def stream(self) -> "TextStream | LibraryStream":
         """A fresh decoder for one sequence of tokens."""
         if self._table is None:

@@ -127,6 +127,13 @@ class TextTokenizer:
         ids = self._encode_marked(joined.replace(breaker, "") if breaker else joined, controls)
         return ids[1:] if continues else ids
 
+    def encode_document(self, text: str) -> list[int]:
+        """Ids of ``text`` as a whole input to the model: control tokens in it are recognised, and what the tokenizer
+        puts before every input is put there, unless the text begins with it."""
+        begin = self._full.encode("", add_special_tokens=True).ids
+        ids = self.encode_rendering(text)
+        return ids if ids[: len(begin)] == begin else begin + ids
+
     def encode_plain(self, text: str) -> list[int]:
         """Ids of ``text`` as mere text that follows other tokens; never a control token."""
         marker, _ = self._markers[False, False]

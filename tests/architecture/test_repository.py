@@ -19,7 +19,7 @@ FORBIDDEN = {
 }
 NOT_TEXT = {".png", ".jpg", ".ico", ".woff2", ".safetensors", ".pt", ".gz", ".webp"}
 # npm writes its registry's address into the lock file; without it `npm ci` would not install what was tested.
-EXCEPT = {"web/package-lock.json": {"package registry"}}
+EXCEPT = {name: {"package registry"} for name in ("web/package-lock.json", "tests/conformance/node/package-lock.json")}
 LARGEST_BYTES = 20 * 2**20
 
 

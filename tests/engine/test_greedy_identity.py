@@ -18,7 +18,7 @@ from backend.weights.load import load_checkpoint
 from kernels.cpu import library
 from scheduler.arms import ARMS
 from scheduler.loop import Inline, StepLoop
-from scheduler.plan import Sampling
+from scheduler.plan import Sampling, TokenLogprobs
 from scheduler.scheduler import Scheduler
 from scheduler.settings import Settings
 from tests.models.checkpoints import Case, save
@@ -75,19 +75,28 @@ class Engine:
         executor = Overlapped(runner, time.monotonic) if depth == 2 else Inline(runner, time.monotonic)
         self.loop = EngineLoop(scheduler, StepLoop(scheduler, executor, time.monotonic, depth), time.monotonic)
         self.ids = iter(range(1, 1 << 20))
+        self.logprobs: list[list[TokenLogprobs]] = []  # of the last run
+        self.prompt_logprobs: list[list[TokenLogprobs]] = []  # likewise
 
-    def run(self, prompts: list[list[int]], namespaces: list[str] | None = None) -> list[list[int]]:
-        """All prompts at once; the tokens of each."""
+    def run(
+        self,
+        prompts: list[list[int]],
+        namespaces: list[str] | None = None,
+        sampling: list[Sampling] | None = None,
+    ) -> list[list[int]]:
+        """All prompts at once, greedy unless told otherwise; the tokens of each."""
         texts: dict[int, list[int]] = {}
+        logprobs: dict[int, list[TokenLogprobs]] = {}
+        scores: dict[int, list[TokenLogprobs]] = {}
         for index, prompt in enumerate(prompts):
             request = next(self.ids)
-            texts[request] = []
+            texts[request], logprobs[request], scores[request] = [], [], []
             refused = self.loop.handle(
                 Submit(
                     request=request,
                     prompt=array("I", prompt).tobytes(),
                     max_tokens=OUTPUTS,
-                    sampling=Sampling(temperature=0.0),
+                    sampling=sampling[index] if sampling else Sampling(temperature=0.0),
                     namespace=namespaces[index] if namespaces else "",
                 )
             )
@@ -98,6 +107,10 @@ class Engine:
             for output in step.outputs:
                 assert output.finish in ("", "length"), output.message
                 texts[output.request] += output.tokens
+                logprobs[output.request] += output.logprobs
+                scores[output.request] += output.prompt_logprobs
+        self.logprobs = list(logprobs.values())
+        self.prompt_logprobs = list(scores.values())
         return list(texts.values())
 
     def load(self) -> Load:

@@ -11,6 +11,7 @@ from radix.accounts import Quota
 from radix.errors import CacheError, PinError
 from radix.hashing import xxh3
 from scheduler.arms import ARMS
+from scheduler.plan import Sampling
 from scheduler.settings import Settings
 from tests.scheduler.house import House
 from tests.scheduler.oracle import pack
@@ -67,6 +68,7 @@ class Storm(RuleBasedStateMachine):
         tenant=TENANTS,
         queue_seconds=st.sampled_from([0.0, 0.0, 0.03]),
         seconds=st.sampled_from([0.0, 0.0, 0.05]),
+        sampling=st.sampled_from([Sampling(), Sampling(), Sampling(prompt_logprobs=0), Sampling(presence_penalty=1.0)]),
     )
     def ask(
         self,
@@ -78,9 +80,10 @@ class Storm(RuleBasedStateMachine):
         tenant: str,
         queue_seconds: float,
         seconds: float,
+        sampling: Sampling,
     ) -> None:
         prompt = pack(self._system(system, length) + question)
-        self._submit(prompt, max_tokens, stop, tenant, queue_seconds=queue_seconds, seconds=seconds)
+        self._submit(prompt, max_tokens, stop, tenant, queue_seconds=queue_seconds, seconds=seconds, sampling=sampling)
 
     @precondition(lambda self: self.house.output)
     @rule(data=st.data(), more=st.lists(st.integers(0, 1), max_size=3), max_tokens=st.integers(1, 8), tenant=TENANTS)

@@ -12,10 +12,25 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import msgspec
 
 from backend.engine.client import tenant_settings
-from backend.engine.messages import EngineInfo, Load, Output, Report, SetTenant, Snapshot, Started, Submit
+from backend.engine.messages import (
+    EngineInfo,
+    Load,
+    Output,
+    Report,
+    SetTenant,
+    Snapshot,
+    Started,
+    Submit,
+    TokenLogprobs,
+)
 from backend.errors import EngineError
 
 PAGE = 16
+
+
+def fake_logprobs(token: int, count: int) -> TokenLogprobs:
+    """The token with half, the ids after it with less."""
+    return TokenLogprobs(-0.5, [token + i for i in range(count)], [-0.5 - i for i in range(count)])
 
 
 class FakeGeneration:
@@ -64,7 +79,8 @@ class FakeGeneration:
             stop = token in submit.stop_tokens
             finish = "stop" if stop else "length" if count >= submit.max_tokens else ""
             engine.step(finish)
-            self._events.put_nowait(Output(submit.request, [token], finish))
+            logprobs = () if submit.sampling.logprobs is None else (fake_logprobs(token, submit.sampling.logprobs),)
+            self._events.put_nowait(Output(submit.request, [token], finish, logprobs=logprobs))
             if finish:
                 break
         engine.open.pop(submit.request, None)

@@ -315,7 +315,7 @@ BAD: list[tuple[object, str, str | None]] = [
     (create(metadata={str(i): "x" for i in range(17)}), "invalid_request", "metadata"),
     (create(tools=[{"type": "function"}]), "unsupported_parameter", "tools"),
     (create(text={"format": {"type": "json_schema"}}), "unsupported_parameter", "text.format"),
-    (create(top_logprobs=2), "unsupported_parameter", "top_logprobs"),
+    (create(top_logprobs=21), "invalid_request", "top_logprobs"),
     (create(background=True), "unsupported_parameter", "background"),
     (create(generate=False), "unsupported_parameter", "generate"),
 ]
