@@ -10,7 +10,7 @@ import torch
 from backend.engine.loop import EngineLoop
 from backend.engine.messages import EngineInfo
 from backend.engine.options import EngineOptions
-from backend.engine.overlap import Overlapped
+from backend.engine.overlap import Overlapped, Queued
 from backend.engine.runner import Runner
 from backend.errors import StartError
 from backend.models.config import ModelConfig
@@ -18,7 +18,7 @@ from backend.weights.dtype import choose_dtype
 from backend.weights.load import load_checkpoint, read_model_config
 from backend.weights.memory import available_bytes
 from scheduler.arms import ARMS
-from scheduler.loop import Inline, StepLoop
+from scheduler.loop import Executor, Inline, StepLoop
 from scheduler.scheduler import Scheduler
 from scheduler.settings import Settings
 
@@ -69,7 +69,9 @@ def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) 
     )
     # A secret of this process: nobody outside can construct two prompts with one digest.
     scheduler = Scheduler(settings, ARMS[options.arm].cache(pages, page_size, secret=os.urandom(32)))
-    executor = Overlapped(runner, time.monotonic) if options.overlap else Inline(runner, time.monotonic)
+    executor: Executor = Inline(runner, time.monotonic)
+    if options.overlap:
+        executor = (Queued if device.type == "cuda" else Overlapped)(runner, time.monotonic)
     steps = StepLoop(scheduler, executor, time.monotonic, depth=2 if options.overlap else 1)
     loop = EngineLoop(scheduler, steps, time.monotonic)
     info = EngineInfo(

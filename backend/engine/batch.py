@@ -20,10 +20,12 @@ class BlockTables:
     def __init__(self, slots: int, pages_per_slot: int) -> None:
         self.pages = np.zeros((slots, pages_per_slot), np.int32)
         self.held = np.zeros(slots, np.int64)
+        self.versions = np.zeros(slots, np.int64)  # how often each slot was reset
 
     def reset(self, slot: int) -> None:
         """Forget the slot's pages."""
         self.held[slot] = 0
+        self.versions[slot] += 1
 
     def append(self, slot: int, pages: list[int]) -> None:
         """Add pages to the slot's row."""
@@ -38,11 +40,13 @@ class StepBatch:
     """A batch on the device and which of its rows belong to whom; ``first_rows`` and ``emitting`` as in ``StepRows``.
 
     chunks  as computed, in row order
-    batch   the tensors of the pass
+    batch   the tensors of the pass, which the next step may write over
+    slots   as in ``StepRows``
     """
 
     chunks: list[Chunk]
     batch: Batch
+    slots: np.ndarray
     first_rows: np.ndarray
     emitting: np.ndarray
 
@@ -56,10 +60,11 @@ def in_tree_order(chunks: list[Chunk], tables: BlockTables) -> list[int]:
 
 
 def step_rows(chunks: list[Chunk], tokens: list[np.ndarray], tables: BlockTables, pool: KVPool) -> StepRows:
-    """Lay the chunks' tokens one after another, in the order given. ``tokens[i]``: [count] ids of ``chunks[i]``. Pages
-    must be in the tables."""
+    """Lay the chunks' tokens one after another, in the order given. ``tokens[i]``: [count] ids of ``chunks[i]``, whose
+    first means nothing where it is the one that the slot drew last. Pages must be in the tables."""
     counts = np.array([len(ids) for ids in tokens], np.int64)
     starts = np.array([chunk.start for chunk in chunks], np.int64)
+    chains = np.array([chunk.chain for chunk in chunks], bool)
     held = np.array([chunk.held for chunk in chunks], np.int64)
     slots = np.array([chunk.slot for chunk in chunks], np.int64)
     emitting = np.flatnonzero([chunk.emits for chunk in chunks])
@@ -68,6 +73,8 @@ def step_rows(chunks: list[Chunk], tokens: list[np.ndarray], tables: BlockTables
     positions = offsets + np.repeat(starts, counts)
     pages = tables.pages[np.repeat(slots, counts), positions // pool.page_size]
     pages = np.where(offsets < np.repeat(held, counts), pool.scratch, pages)
+    feed = np.full(len(offsets), -1, np.int64)
+    feed[first_rows[chains]] = slots[chains]
     longest = -(-int((starts + counts).max()) // pool.page_size)
     return StepRows(
         tokens=np.concatenate(tokens).astype(np.int64, copy=False),
@@ -79,4 +86,7 @@ def step_rows(chunks: list[Chunk], tokens: list[np.ndarray], tables: BlockTables
         tables=tables.pages[slots, :longest],
         first_rows=first_rows,
         emitting=emitting,
+        feed=feed,
+        owners=slots,
+        versions=tables.versions[slots],
     )

@@ -18,7 +18,7 @@ import msgspec
 from backend.engine.loop import EngineLoop
 from backend.engine.messages import Command, Loading, StartFailed
 from backend.engine.options import EngineOptions
-from backend.engine.overlap import Overlapped
+from backend.engine.overlap import Overlapped, Queued
 from backend.engine.wire import FrameReader, encode
 from backend.errors import StartError
 
@@ -110,7 +110,7 @@ def main() -> None:
         return
     connection.sendall(encode(info))
     inbox = Inbox(reader)
-    if isinstance(loop.steps.executor, Overlapped):
+    if isinstance(loop.steps.executor, (Overlapped, Queued)):
         loop.steps.executor.on_done = inbox.poke
     serve(loop, inbox, connection)
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from backend.engine.kv_pool import KVPool
+from backend.engine.staging import Staging
 from backend.models.batch import Batch
 from kernels.cpu.library import computes
 from kernels.paged_attention import plan_attention
@@ -22,12 +23,14 @@ class StepRows:
     """A step on the host, not padded; all int64 but ``tables``.
 
     tokens, positions  [rows]
+    feed               [rows] slot whose last drawn token is the row's; -1: ``tokens`` has it
     slots              [rows] where each row's key and value go: page * page_size + offset
     logit_rows         [outputs] rows whose logits are wanted
     counts, starts     [chunks] tokens of each, and the position of the first
     tables             [chunks, most pages] int32
     first_rows         [chunks] row of each chunk's first token
     emitting           [outputs] index of the chunk that each row of logits belongs to
+    owners, versions   [chunks] each one's slot, and a number that changes when the slot is given to somebody else
     """
 
     tokens: np.ndarray
@@ -39,22 +42,31 @@ class StepRows:
     tables: np.ndarray
     first_rows: np.ndarray
     emitting: np.ndarray
+    feed: np.ndarray
+    owners: np.ndarray
+    versions: np.ndarray
 
 
-def place_rows(rows: StepRows, pool: KVPool) -> Batch:
-    """The rows on the pool's device, padded as its matrix products want it."""
+def fed(tokens: torch.Tensor, feed: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    """``tokens`` [rows] with those that the slots ``feed`` [rows] (-1: none) drew last in their places."""
+    return torch.where(feed >= 0, last[feed.clamp_min(0)], tokens)
+
+
+def place_rows(rows: StepRows, pool: KVPool, last: torch.Tensor, staging: Staging) -> Batch:
+    """The rows on the pool's device, padded as its matrix products want it. ``last``: see ``Passes``."""
     device = pool.storage.device
     multiple = 1 if computes(pool.storage.dtype, device) else ROW_MULTIPLE
 
-    def placed(values: np.ndarray, padding: int = 0) -> torch.Tensor:
-        padded = np.full(len(values) + -len(values) % multiple, padding, np.int64)
-        padded[: len(values)] = values
-        return torch.from_numpy(padded).to(device)
+    def padded(values: np.ndarray, padding: int = 0) -> np.ndarray:
+        return np.concatenate([values, np.full(-len(values) % multiple, padding, np.int64)])
 
+    scratch = pool.scratch * pool.page_size
+    lines = [padded(rows.tokens), padded(rows.feed, -1), padded(rows.positions), padded(rows.slots, scratch)]
+    tokens, feed, positions, slots = staging.place(np.stack(lines))
     return Batch(
-        tokens=placed(rows.tokens),
-        positions=placed(rows.positions),
-        slots=placed(rows.slots, pool.scratch * pool.page_size),
+        tokens=fed(tokens, feed, last) if (rows.feed >= 0).any() else tokens,
+        positions=positions,
+        slots=slots,
         attention=plan_attention(rows.counts, rows.starts, rows.tables, pool.storage, pool.heads),
-        logit_rows=placed(rows.logit_rows),
+        logit_rows=staging.place(padded(rows.logit_rows)),
     )

@@ -4,7 +4,9 @@ Knows no text, no tenants and no scheduling; it trusts a plan's pages to be the 
 chunk cannot be computed without failing the others.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from backend.engine.batch import BlockTables, StepBatch, in_tree_order, step_row
 from backend.engine.graphs import passes_for
 from backend.engine.kv_pool import KVPool
 from backend.engine.kv_pool import kv_bytes_per_page as bytes_per_page
+from backend.engine.landing import Landing
 from backend.engine.prompt_scores import PromptScores
 from backend.engine.sampling import SlotSampling
 from backend.models.config import ModelConfig
@@ -32,7 +35,7 @@ class Runner:
         self._passes = passes_for(model, self.pool, max_running, self._tables.pages.shape[1])
         self._sampling = SlotSampling(max_running, model.config.vocab_size, model.device)
         self._scores = PromptScores()
-        self._last = np.zeros(max_running, np.int64)  # token that each slot drew last
+        self._ordered: tuple[object, list[int]] = (None, [])
         self._broken: dict[int, str] = {}  # open slots that cannot go on, and why
 
     @staticmethod
@@ -40,47 +43,84 @@ class Runner:
         """Bytes of KV memory that one page takes."""
         return bytes_per_page(config, page_size, dtype)
 
-    @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
         """Close slots, open slots, compute chunks, draw tokens; in this order."""
+        return self.start(plan)()
+
+    @torch.inference_mode()
+    def start(self, plan: StepPlan) -> Callable[[], StepResult]:
+        """``run`` up to the point where the host has to wait for the device; the rest is in the returned function.
+        Steps are finished in the order in which they were started; the next may be started before."""
         for slot in plan.freed:
             self._reset(slot)
         for opened in plan.opened:
             self._open(opened)
-        tokens: list[list[int]] = [[] for _ in plan.chunks]
         failures: dict[int, str] = {}
-        logprobs: dict[int, tuple[TokenLogprobs, ...]] = {}
-        prompts: dict[int, tuple[TokenLogprobs, ...]] = {}
-        kept, ids = [], []
+        kept = []
         for index, chunk in enumerate(plan.chunks):
             if problem := self._append(chunk):
                 failures[chunk.request] = problem
             else:
                 kept.append(index)
-                ids.append(self._token_ids(chunk))
-        if kept:
-            order = in_tree_order([plan.chunks[index] for index in kept], self._tables)
-            kept, ids = [kept[place] for place in order], [ids[place] for place in order]
-            chunks = [plan.chunks[index] for index in kept]
-            rows = step_rows(chunks, ids, self._tables, self.pool)
-            if len(scored := self._scores.rows(chunks, rows.first_rows)):  # behind those that are drawn from
-                rows = replace(rows, logit_rows=np.concatenate([rows.logit_rows, scored]))
-            step = StepBatch(chunks, self._passes.place(rows), rows.first_rows, rows.emitting)
-            logits, finite = self._passes.forward(step.batch)
-            failures |= self._not_finite(step, finite.cpu().numpy())
-            drawn = self._draw(step, logits, failures)
-            for place, token in zip(step.emitting, drawn, strict=True):
-                if step.chunks[place].request not in failures:
-                    tokens[kept[place]] = [int(token)]
-            logprobs = self._logprobs(step, logits, drawn, failures)
-            prompts = self._score_prompts(chunks, logits[len(step.emitting) :], len(scored), failures)
+        if not kept:
+            return lambda: StepResult(plan.step, [[] for _ in plan.chunks], failures)
+        kept = [kept[place] for place in self._order([plan.chunks[index] for index in kept])]
+        chunks = [plan.chunks[index] for index in kept]
+        rows = step_rows(chunks, [_token_ids(chunk) for chunk in chunks], self._tables, self.pool)
+        if len(scored := self._scores.rows(chunks, rows.first_rows)):  # behind those that are drawn from
+            rows = replace(rows, logit_rows=np.concatenate([rows.logit_rows, scored]))
+        step = StepBatch(chunks, self._passes.place(rows), rows.slots, rows.first_rows, rows.emitting)
+        logits, finite = self._passes.forward(step.batch)
+        drawn, fine = self._draw(step, logits[: len(step.emitting)])
+        landed = Landing(drawn, fine, finite)
+        extra = logits if self._sampling.reports or len(scored) else None
+        finish = partial(self._finish, plan, kept, step, landed, failures, extra, len(scored))
+        if extra is None:
+            return finish
+        result = finish()  # the next step writes its logits over these
+        return lambda: result
+
+    @torch.inference_mode()
+    def _finish(
+        self,
+        plan: StepPlan,
+        kept: list[int],
+        step: StepBatch,
+        landed: Landing,
+        failures: dict[int, str],
+        logits: torch.Tensor | None,
+        scored: int,
+    ) -> StepResult:
+        drawn, fine, finite = landed.wait()
+        failures |= self._not_finite(step, finite)
+        chunks = [step.chunks[place] for place in step.emitting]
+        for chunk, good in zip(chunks, fine.tolist(), strict=True):
+            if not good:
+                failures.setdefault(chunk.request, "the model computed logits that are not finite")
+        tokens: list[list[int]] = [[] for _ in plan.chunks]
+        for place, token in zip(step.emitting, drawn.tolist(), strict=True):
+            if step.chunks[place].request not in failures:
+                tokens[kept[place]] = [token]
+        if logits is None:
+            return StepResult(plan.step, tokens, failures)
+        logprobs = self._logprobs(step, logits, drawn, failures)
+        prompts = self._score_prompts(step.chunks, logits[len(step.emitting) :], scored, failures)
         return StepResult(plan.step, tokens, failures, logprobs, prompts)
+
+    def _order(self, chunks: list[Chunk]) -> list[int]:
+        """``in_tree_order``, remembered while the same requests decode."""
+        slots = np.array([chunk.slot for chunk in chunks])
+        key = (slots.tobytes(), self._tables.versions[slots].tobytes())
+        if any(chunk.count > 1 for chunk in chunks):
+            return in_tree_order(chunks, self._tables)
+        if key != self._ordered[0]:
+            self._ordered = (key, in_tree_order(chunks, self._tables))
+        return self._ordered[1]
 
     def _reset(self, slot: int) -> None:
         self._tables.reset(slot)
         self._sampling.reset(slot)
         self._scores.reset(slot)
-        self._last[slot] = 0
         self._broken.pop(slot, None)
 
     def _open(self, opened: Opened) -> None:
@@ -107,16 +147,10 @@ class Runner:
         self._tables.append(slot, chunk.new_pages)
         if room * self.pool.page_size < end:
             return f"{room} pages of {self.pool.page_size} tokens do not reach position {end - 1}"
-        ids = self._token_ids(chunk)
-        if int(ids.max()) >= self.model.config.vocab_size:
+        ids = _token_ids(chunk)[chunk.chain :]  # the first of a chain is one that was drawn
+        if len(ids) and int(ids.max()) >= self.model.config.vocab_size:
             return f"token id {int(ids.max())} is outside of the vocabulary of {self.model.config.vocab_size}"
         return ""
-
-    def _token_ids(self, chunk: Chunk) -> np.ndarray:
-        ids = np.frombuffer(chunk.tokens, "<u4").astype(np.int64)
-        if chunk.chain:
-            ids[0] = self._last[chunk.slot]
-        return ids
 
     def _not_finite(self, step: StepBatch, finite: np.ndarray) -> dict[int, str]:
         """Requests with a state that is not a number. What they wrote is zeroed, so that nobody reads it out of a
@@ -126,25 +160,22 @@ class Runner:
         if rows.all():
             return {}
         fine = np.logical_and.reduceat(rows, step.first_rows)
-        self.pool.clear(step.batch.slots[torch.from_numpy(~np.repeat(fine, counts)).nonzero()[:, 0]])
+        self.pool.clear(torch.from_numpy(step.slots[~np.repeat(fine, counts)]).to(self.model.device))
         message = "the model computed values that are not finite"
         return {chunk.request: message for chunk, good in zip(step.chunks, fine, strict=True) if not good}
 
-    def _draw(self, step: StepBatch, logits: torch.Tensor, failures: dict[int, str]) -> np.ndarray:
-        """A token for each emitting chunk; remembers it for the slot. Rows that are not finite are reported in
-        ``failures``."""
-        logits = logits[: len(step.emitting)]
+    def _draw(self, step: StepBatch, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A token for each emitting chunk and whether its logits are finite, on the device; remembers the token for the
+        slot."""
+        fine = logits.sum(-1).isfinite()
         if len(logits) == 0:
-            return np.zeros(0, np.int64)
+            return torch.zeros(0, dtype=torch.int64, device=logits.device), fine
+        if logits.device.type == "cpu" and not bool(fine.all()):
+            logits = torch.nan_to_num(logits)  # a GPU's draw takes whatever comes
         chunks = [step.chunks[place] for place in step.emitting]
-        for chunk, good in zip(chunks, logits.sum(-1).isfinite().tolist(), strict=True):
-            if not good:
-                failures.setdefault(chunk.request, "the model computed logits that are not finite")
-        slots = np.array([chunk.slot for chunk in chunks])
+        slots = np.array([chunk.slot for chunk in chunks], np.int64)
         positions = np.array([chunk.start + chunk.count for chunk in chunks], np.int64)
-        drawn = self._sampling.draw(torch.nan_to_num(logits) if failures else logits, slots, positions)
-        self._last[slots] = drawn
-        return drawn
+        return self._sampling.draw(logits, slots, positions, self._passes.last), fine
 
     def _logprobs(
         self, step: StepBatch, logits: torch.Tensor, drawn: np.ndarray, failures: dict[int, str]
@@ -167,3 +198,7 @@ class Runner:
             self._scores.take_in(chunks, logits[:scored])
         found = self._scores.finished(chunks)
         return {request: logprobs for request, logprobs in found.items() if request not in failures}
+
+
+def _token_ids(chunk: Chunk) -> np.ndarray:
+    return np.frombuffer(chunk.tokens, "<u4").astype(np.int64)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from backend.engine.staging import Staging
 from kernels.sample import LogitBias, Penalties, count_tokens, sample
 from scheduler.plan import Sampling, TokenLogprobs
 
@@ -45,6 +46,7 @@ class SlotSampling:
         self._frequency = np.zeros(slots, np.float32)
         self._special: dict[int, Sampling] = {}  # slots whose draws need more than the first four columns
         self._reports: dict[int, int] = {}  # slots that report log-probabilities, and of how many alternatives
+        self._staging = Staging(device)
         self._history: torch.Tensor | None = None  # [slots, vocab] int16, made when somebody has penalties
 
     @property
@@ -83,28 +85,28 @@ class SlotSampling:
             return self._remember(slot, np.frombuffer(tokens, "<u4").astype(np.int64), prompt_tokens)
         return problem
 
-    def draw(self, logits: torch.Tensor, slots: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """One token for each row of logits [rows, vocab] float32, which belongs to ``slots[row]`` and gets
-        ``positions[row]``. Drawn tokens count at the next draw, so each position is drawn once."""
-
-        def column(values: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(values).to(logits.device)
-
+    def draw(self, logits: torch.Tensor, slots: np.ndarray, positions: np.ndarray, last: torch.Tensor) -> torch.Tensor:
+        """One token [rows] int64 for each row of logits [rows, vocab] float32, which belongs to ``slots[row]`` and gets
+        ``positions[row]``; it is put into ``last[slots[row]]``, too. Drawn tokens count at the next draw, so each
+        position is drawn once. Does not wait for the device."""
+        place = self._staging.place
         more = self._more(slots) if self._special else _More()
+        lines = place(slots)
         drawn = sample(
             logits,
-            temperature=column(self._temperature[slots]),
-            top_k=column(self._top_k[slots]),
-            top_p=column(self._top_p[slots]),
-            seed=column(self._seed[slots]),
-            position=column(positions),
+            temperature=place(self._temperature[slots]),
+            top_k=place(self._top_k[slots]),
+            top_p=place(self._top_p[slots]),
+            seed=place(self._seed[slots]),
+            position=place(positions),
             min_p=more.min_p,
             penalties=more.penalties,
             logit_bias=more.logit_bias,
         )
         if more.penalties is not None:
             count_tokens(more.penalties.history, more.penalties.slot, drawn)
-        return np.asarray(drawn.cpu().numpy())
+        last.index_copy_(0, lines, drawn)
+        return drawn
 
     def logprobs(self, logits: torch.Tensor, slots: np.ndarray, drawn: np.ndarray) -> dict[int, TokenLogprobs]:
         """Of the drawn tokens, by row, for the rows whose slots report them: from the logits as the model gave them, as
@@ -123,12 +125,12 @@ class SlotSampling:
             return _More()
 
         def column(values: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(values[slots]).to(self._device)
+            return self._staging.place(values[slots])
 
         min_p = column(self._min_p) if any(sampling.min_p for sampling in those) else None
         penalties = None
         if self._history is not None and any(sampling.penalises for sampling in those):
-            lines = torch.from_numpy(slots).to(self._device)
+            lines = self._staging.place(slots)
             penalties = Penalties(
                 self._history, lines, column(self._repetition), column(self._presence), column(self._frequency)
             )

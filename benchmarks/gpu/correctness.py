@@ -274,6 +274,9 @@ def rows_of(point: Point, vocab: int) -> StepRows:
         tables=tables,
         first_rows=first,
         emitting=np.arange(len(counts)),
+        feed=np.full(len(positions), -1),
+        owners=np.arange(len(counts)),
+        versions=np.zeros(len(counts), np.int64),
     )
 
 
@@ -288,10 +291,10 @@ def model(bench: Bench) -> None:
         other = _pool(made, mixed, bench)
         other.storage.copy_(pool.storage)
         rows = rows_of(mixed, config.vocab_size)
-        passes = Eager(made, pool)
+        passes = Eager(made, pool, 64)
         logits, finite = passes.forward(passes.place(rows))
         with by_torch():
-            passes = Eager(made, other)
+            passes = Eager(made, other, 64)
             expected, _ = passes.forward(passes.place(rows))
         n = len(rows.emitting)
         bench.table.at_most("T22", f"{name} shape, logits against torch's", apart(logits[:n], expected[:n]), 2e-2)
@@ -303,7 +306,7 @@ def model(bench: Bench) -> None:
         small = point.small(bench)
         pool = _pool(made, small, bench)
         rows = rows_of(small, config.vocab_size)
-        plain = Eager(made, pool)
+        plain = Eager(made, pool, 64)
         expected = plain.forward(plain.place(rows))[0].clone()
         capture = (lambda step: step) if bench.gpu.dry else cuda_graph
         graphs = DecodeGraphs(made, pool, 64, rows.tables.shape[1] + 3, capture)

@@ -122,8 +122,9 @@ def make_batch(
     runs = prefix_runs(starts, tables, PAGE) if share else []
     if room:
         work = decode_items(starts, tables, pool, config.heads)
-        plan = plan_with_room(pool, config.heads, room_for(work, len(counts), tables.shape[1]))
-        plan.refill(work, starts, tables)
+        lines = [torch.from_numpy(values.astype(np.int32)).to(bench.device) for values in (starts, tables)]
+        plan = plan_with_room(pool, config.heads, room_for(work, len(counts), tables.shape[1]), *lines)
+        plan.buffer.copy_(torch.from_numpy(plan.packed(work)))
     else:
         plan = make_plan(counts, starts, tables, pool, config.heads, runs)
 

@@ -169,6 +169,31 @@ class AttentionPlan:
             self._output = torch.zeros(shape, dtype=dtype, device=self.buffer.device)
         return self._output[:tokens]
 
+    def packed(self, work: WorkItems, starts: np.ndarray | None = None, tables: np.ndarray | None = None) -> np.ndarray:
+        """What the buffer must hold for ``work``, on the host; starts and block tables where they are the plan's."""
+        values = {
+            "counts": np.array([len(work.wide), len(work.narrow), len(work.merge_tokens), 0], np.int32),
+            "wide": work.wide.ravel(),
+            "narrow": work.narrow.ravel(),
+            "merge_tokens": work.merge_tokens,
+            "merge_begin": work.merge_begin,
+            "merge_slots": work.merge_slots,
+            "starts": np.zeros(0, np.int32) if starts is None else np.asarray(starts, np.int32),
+        }
+        capacity, parts = self.capacity, self.capacity.parts()
+        packed = np.zeros(sum(parts.values()), np.int32)
+        at = 0
+        for name, size in parts.items():
+            if name == "tables":
+                table = packed[at : at + capacity.requests * capacity.table_width]
+                if tables is not None:
+                    rows, width = tables.shape
+                    table.reshape(capacity.requests, capacity.table_width)[:rows, :width] = tables
+            else:
+                packed[at : at + len(values[name])] = values[name]
+            at += size
+        return packed
+
     def refill(
         self, work: WorkItems, starts: np.ndarray, block_tables: np.ndarray, tree_masks: torch.Tensor | None = None
     ) -> None:
@@ -178,7 +203,7 @@ class AttentionPlan:
             raise ValueError(f"a step of {need} in a plan for {self.capacity}")
         if (tree_masks is None) != (self.tree_masks is None):
             raise ValueError("draft trees in a plan without, or none in a plan with them")
-        self.buffer.copy_(_packed(self.capacity, work, starts, block_tables))
+        self.buffer.copy_(torch.from_numpy(self.packed(work, starts, block_tables)))
         if tree_masks is not None and self.tree_masks is not None:
             if len(tree_masks) > len(self.tree_masks):
                 raise ValueError(f"{len(tree_masks)} masks in a plan for {len(self.tree_masks)}")
@@ -191,31 +216,6 @@ def machine_of(device: torch.device) -> Machine:
     if device.type != "cuda":
         return Machine()
     return Machine(sms=torch.cuda.get_device_properties(device).multi_processor_count)
-
-
-def _packed(capacity: Capacity, work: WorkItems, starts: np.ndarray, block_tables: np.ndarray) -> torch.Tensor:
-    """The plan's buffer, on the host."""
-    values = {
-        "counts": np.array([len(work.wide), len(work.narrow), len(work.merge_tokens), 0], np.int32),
-        "wide": work.wide.ravel(),
-        "narrow": work.narrow.ravel(),
-        "merge_tokens": work.merge_tokens,
-        "merge_begin": work.merge_begin,
-        "merge_slots": work.merge_slots,
-        "starts": np.asarray(starts, np.int32),
-    }
-    parts = capacity.parts()
-    packed = np.zeros(sum(parts.values()), np.int32)
-    at = 0
-    for name, size in parts.items():
-        if name == "tables":
-            rows, width = block_tables.shape
-            table = packed[at : at + capacity.requests * capacity.table_width]
-            table.reshape(capacity.requests, capacity.table_width)[:rows, :width] = block_tables
-        else:
-            packed[at : at + len(values[name])] = values[name]
-        at += size
-    return torch.from_numpy(packed)
 
 
 def make_plan(
@@ -257,7 +257,8 @@ def make_plan(
         partial_lse=torch.empty(max(1, capacity.slots), heads, dtype=torch.float32, device=pool.device),
         tree_masks=None if tree_masks is None else torch.empty_like(tree_masks, device=pool.device),
     )
-    plan.refill(work, starts, block_tables, tree_masks)
+    if len(counts) or capacity.requests:
+        plan.refill(work, starts, block_tables, tree_masks)
     return plan
 
 

@@ -21,7 +21,8 @@ def decode_items(starts: np.ndarray, block_tables: np.ndarray, pool: torch.Tenso
 
 def room_for(work: WorkItems, requests: int, table_width: int) -> Capacity:
     """A capacity for ``work`` that many other steps of up to ``requests`` have too: there are few different ones, each
-    a graph. A kernel that ``work`` does not need has no room, and so no launch."""
+    a graph. Starts and block tables are somebody else's. A kernel that ``work`` does not need has no room, and so no
+    launch."""
 
     def rounded(count: int, usual: int) -> int:
         return max(usual, 1 << (count - 1).bit_length()) if count else 0
@@ -32,14 +33,20 @@ def room_for(work: WorkItems, requests: int, table_width: int) -> Capacity:
         narrow=rounded(len(work.narrow), 2 * requests + SPARE),
         merged=requests if len(work.merge_tokens) else 0,
         slots=rounded(work.slots, 16 * requests + 8 * SPARE),
-        requests=requests,
+        requests=0,
         table_width=table_width,
         wide_rows=work.wide_rows,
         narrow_rows=work.narrow_rows,
     )
 
 
-def plan_with_room(pool: torch.Tensor, heads: int, room: Capacity) -> AttentionPlan:
-    """A plan without items; ``refill`` puts some in."""
+def plan_with_room(
+    pool: torch.Tensor, heads: int, room: Capacity, starts: torch.Tensor, block_tables: torch.Tensor
+) -> AttentionPlan:
+    """A plan without items; its buffer gets ``AttentionPlan.packed``. An item's request is a line of ``starts``
+    [lines] int32 and ``block_tables`` [lines, table_width] int32 on the device, which whoever made them keeps up to
+    date."""
     nothing = np.zeros(0, np.int64)
-    return make_plan(nothing, nothing, np.zeros((0, 0), np.int32), pool, heads, capacity=room)
+    plan = make_plan(nothing, nothing, np.zeros((0, 0), np.int32), pool, heads, capacity=room)
+    plan.tables |= {"starts": starts, "tables": block_tables}
+    return plan

@@ -49,10 +49,10 @@ class Driver:
         self.last_logits: dict[int, torch.Tensor] = {}  # by request
         draw = runner._draw
 
-        def recording(step, logits, failures):
+        def recording(step, logits):
             requests = [step.chunks[place].request for place in step.emitting]
             self.last_logits = dict(zip(requests, logits.clone(), strict=False))
-            return draw(step, logits, failures)
+            return draw(step, logits)
 
         runner._draw = recording  # type: ignore[method-assign]
 

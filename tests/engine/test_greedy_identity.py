@@ -12,7 +12,7 @@ import torch
 
 from backend.engine.loop import EngineLoop
 from backend.engine.messages import Inspect, Load, PromptPublished, PublishPrompt, Report, Submit
-from backend.engine.overlap import Overlapped
+from backend.engine.overlap import Overlapped, Queued
 from backend.engine.runner import Runner
 from backend.weights.load import load_checkpoint
 from kernels.cpu import library
@@ -55,7 +55,7 @@ class House:
 
 
 class Engine:
-    """``depth`` 2: with a thread that runs the steps, and the next one planned meanwhile."""
+    """``depth`` 2: with a thread that runs the steps, and the next one planned meanwhile; ``queued``: begun, too."""
 
     def __init__(
         self,
@@ -65,6 +65,7 @@ class Engine:
         max_step_tokens: int,
         arm: str = "shared",
         depth: int = 2,
+        queued: bool = False,
         inter_token_s: float = 0.0,
     ) -> None:
         settings = Settings(
@@ -72,7 +73,8 @@ class Engine:
         )
         scheduler = Scheduler(settings, ARMS[arm].cache(pages, PAGE, secret=b"test"))
         runner = Runner(model, pages, PAGE, max_running)
-        executor = Overlapped(runner, time.monotonic) if depth == 2 else Inline(runner, time.monotonic)
+        made = Inline if depth == 1 else Queued if queued else Overlapped
+        executor = made(runner, time.monotonic)
         self.loop = EngineLoop(scheduler, StepLoop(scheduler, executor, time.monotonic, depth), time.monotonic)
         self.ids = iter(range(1, 1 << 20))
         self.logprobs: list[list[TokenLogprobs]] = []  # of the last run
@@ -181,10 +183,10 @@ def test_preempted_requests_resume(house: House) -> None:
     assert load.evicted_pages > 0
 
 
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(("depth", "queued"), [(1, False), (2, False), (2, True)])
 @pytest.mark.parametrize("arm", sorted(ARMS))
-def test_in_every_arm(house: House, arm: str, depth: int) -> None:
-    engine = house.engine(arm=arm, depth=depth, pages=60, max_running=6, max_step_tokens=40)
+def test_in_every_arm(house: House, arm: str, depth: int, queued: bool) -> None:
+    engine = house.engine(arm=arm, depth=depth, queued=queued, pages=60, max_running=6, max_step_tokens=40)
     assert engine.run(house.prompts) == house.expected
     assert (engine.load().cached_tokens > 0) == (arm == "shared")
 

@@ -14,6 +14,15 @@ def slots_of(count: int) -> SlotSampling:
     return SlotSampling(count, VOCAB, torch.device("cpu"))
 
 
+def drawn_by(slots: SlotSampling, logits: torch.Tensor, owners: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """What is drawn; it is also what the slots drew last."""
+    last = torch.full((8,), -1)
+    drawn = slots.draw(logits, owners, positions, last)
+    assert {int(last[owner]) for owner in owners} <= set(drawn.tolist())
+    assert (last >= 0).sum() == len(set(owners.tolist()))
+    return drawn.numpy()
+
+
 def encode(*tokens: int) -> bytes:
     return np.array(tokens, "<u4").tobytes()
 
@@ -51,11 +60,11 @@ def test_a_slot_draws_with_its_own_settings() -> None:
     assert slots.set(3, Sampling(temperature=50.0, seed=2**64 - 1, top_k=2**62)) == ""
     logits = torch.randn(1, 1000)
     rows = logits.repeat(20, 1)
-    greedy = slots.draw(rows, np.full(20, 2), np.arange(20))
+    greedy = drawn_by(slots, rows, np.full(20, 2), np.arange(20))
     assert set(greedy.tolist()) == {int(logits.argmax())}
-    hot = slots.draw(rows, np.full(20, 3), np.arange(20))
+    hot = drawn_by(slots, rows, np.full(20, 3), np.arange(20))
     assert len(set(hot.tolist())) > 10
-    assert slots.draw(rows[:1], np.array([3]), np.array([7])).tolist() == [hot[7]]
+    assert drawn_by(slots, rows[:1], np.array([3]), np.array([7])).tolist() == [hot[7]]
 
 
 def test_any_integer_is_a_seed() -> None:
@@ -64,12 +73,12 @@ def test_any_integer_is_a_seed() -> None:
     drawn = []
     for seed in (-1, 2**64 - 1, 0, 2**64, 12345):
         assert slots.set(0, Sampling(seed=seed)) == ""
-        drawn.append(int(slots.draw(logits, np.array([0]), np.array([4]))[0]))
+        drawn.append(int(drawn_by(slots, logits, np.array([0]), np.array([4]))[0]))
     assert drawn[0] == drawn[1] and drawn[2] == drawn[3] and len(set(drawn)) == 3
 
 
 def greedy(slots: SlotSampling, slot: int, logits: torch.Tensor, position: int = 0) -> int:
-    return int(slots.draw(logits, np.array([slot]), np.array([position]))[0])
+    return int(drawn_by(slots, logits, np.array([slot]), np.array([position]))[0])
 
 
 def test_drawn_tokens_count_at_the_next_draw_and_not_for_the_next_owner() -> None:
@@ -123,7 +132,7 @@ def test_company_changes_no_draw() -> None:
     for slot, setting in enumerate(settings):
         assert company.set(slot, setting, encode(3, 4), 1) == ""
     order = np.array([3, 0, 4, 1, 2])
-    drawn = np.stack([company.draw(step[order], order, np.full(5, n)) for n, step in enumerate(steps)])
+    drawn = np.stack([drawn_by(company, step[order], order, np.full(5, n)) for n, step in enumerate(steps)])
     assert drawn[:, np.argsort(order)].T.tolist() == expected
 
 
@@ -133,7 +142,7 @@ def test_biases_decide() -> None:
     best = int(logits.argmax())
     assert slots.set(0, Sampling(temperature=0.0, logit_bias={best: -100.0})) == ""
     assert slots.set(1, Sampling(temperature=1.0, logit_bias={17: 100.0})) == ""
-    drawn = slots.draw(logits.repeat(2, 1), np.array([0, 1]), np.array([3, 3]))
+    drawn = drawn_by(slots, logits.repeat(2, 1), np.array([0, 1]), np.array([3, 3]))
     assert drawn.tolist() == [int(logits[0].topk(2).indices[1]), 17]
 
 
@@ -144,7 +153,7 @@ def test_logprobs_are_those_of_the_unchanged_logits() -> None:
     assert slots.set(2, Sampling(temperature=0.0, logprobs=0)) == ""
     logits = torch.randn(3, VOCAB, generator=torch.Generator().manual_seed(3))
     rows = np.arange(3)
-    drawn = slots.draw(logits, rows, np.array([1, 1, 1]))
+    drawn = drawn_by(slots, logits, rows, np.array([1, 1, 1]))
     found = slots.logprobs(logits, rows, drawn)
     assert list(found) == [0, 2]
     expected = logits.double().log_softmax(-1)
