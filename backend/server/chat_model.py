@@ -113,8 +113,7 @@ class ChatModel:
         return shown
 
     def raw_ids(self, text: str) -> "array[int]":
-        """The ids of a text that is a whole prompt, control tokens in it recognised: nobody's words but the caller's
-        are in it."""
+        """The ids of a text that is a whole prompt. A control token that it spells is mere text."""
         return array("I", self._tokenizer.encode_document(text))
 
     def text_of(self, ids: "array[int]") -> str:
