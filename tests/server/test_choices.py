@@ -3,13 +3,15 @@
 import asyncio
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from backend.engine.messages import Output
-from backend.server.sampling import Asked
+from backend.server.limits import Limits
+from backend.server.sampling import Asked, Defaults, check_options
 from tests.server.conftest import ANSWER, House
 from tests.server.fake_engine import fake_logprobs
 from tests.server.test_http import CHAT, ask, chunks, client
@@ -252,6 +254,20 @@ async def test_refusals_of_n_answers_are_refusals(client: httpx.AsyncClient, hou
     response = await client.post(CHAT, json=ask(n=2))
     assert response.status_code == 429 and json.loads(response.text)["error"]["code"] == "insufficient_quota"
     await house.until_idle()
+
+
+def test_what_the_checkpoint_recommends(tmp_path: Path) -> None:
+    recommended = {"temperature": 0.6, "top_p": 0.8, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.05}
+    (tmp_path / "generation_config.json").write_text(json.dumps(recommended))
+    defaults = Defaults.load(tmp_path)
+    assert defaults == Defaults(**recommended)
+    silent = check_options(Asked(), defaults, Limits(), lambda: 1, 100).sampling
+    assert (silent.min_p, silent.repetition_penalty) == (0.1, 1.05)
+    asked = check_options(Asked(min_p=0.0, repetition_penalty=1.0), defaults, Limits(), lambda: 1, 100).sampling
+    assert (asked.min_p, asked.penalises) == (0.0, False)
+    greedy = {"do_sample": False, "repetition_penalty": 1.1, "min_p": "much"}
+    (tmp_path / "generation_config.json").write_text(json.dumps(greedy))
+    assert Defaults.load(tmp_path) == Defaults(temperature=0.0, repetition_penalty=1.1)
 
 
 def test_choices_have_seeds_apart(quiet_house: House) -> None:
