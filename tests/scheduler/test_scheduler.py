@@ -79,17 +79,19 @@ def test_a_prompt_that_is_scored_is_computed_whole_on_the_pages_of_the_cache(len
     assert h.cache.stats().cached == cached, "nothing is kept twice"
 
 
-def test_a_long_prompt_that_is_scored_goes_in_pieces() -> None:
-    """Each of its tokens needs logits as wide as the vocabulary."""
-    h = house(max_step_tokens=1000, max_context=1000, pages=300)
-    submit(h, [1] * 700, 1, sampling=Sampling(prompt_logprobs=0))
-    submit(h, [2] * 200, 1)
-    counts = []
+def test_few_tokens_are_scored_in_a_step_and_others_are_not_held_up() -> None:
+    """Each needs logits as wide as the vocabulary."""
+    h = house(max_step_tokens=1000, max_context=1000, pages=900, max_running=8)
+    scored = [submit(h, [number] * 300, 1, sampling=Sampling(prompt_logprobs=0)).request for number in range(5)]
+    other = submit(h, [9] * 200, 1).request
+    steps = []
     while h.scheduler.has_work:
         plan = h.scheduler.plan(h.now)
-        counts.append([chunk.count for chunk in plan.chunks])
+        steps.append({chunk.request: chunk.count for chunk in plan.chunks})
         h.take(h.scheduler.commit(h.runner.run(plan), h.now))
-    assert sorted(counts[0]) == [128, 200] and max(map(max, counts[1:])) == 128
+    sums = [sum(count for request, count in step.items() if request in scored) for step in steps]
+    assert sums[:5] == [256] * 5 and sum(sums) == 1500
+    assert other in {request for step in steps[:2] for request in step}, "it has not waited until all are scored"
     h.check_empty()
 
 
