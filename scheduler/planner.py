@@ -30,8 +30,8 @@ _TENANTS = 32
 # A row that becomes free within so many seconds is not worth a preemption.
 _SOON_S = 0.01
 
-# Most tokens of a prompt that is scored in one step: each needs logits as wide as the vocabulary.
-_SCORED = 128
+# Most tokens in one step of prompts that are scored: each needs logits as wide as the vocabulary.
+_SCORED = 256
 
 _UNKNOWN = bytes(TOKEN_BYTES)
 
@@ -74,6 +74,7 @@ class Planner:
         self._chunks: list[Chunk] = []
         self._opened: list[Opened] = []
         self._work = Work(0, 0, 0.0)
+        self._scored = _SCORED  # tokens of prompts that may still be scored in this step
         self._reserved = -1  # pages to be kept for the running requests, -1: not counted in this step
         self._owed: Tenant | None = None  # has less than its share, and is the next to start
         self._patient = False  # it waits for a row; else somebody is to make room for it
@@ -94,7 +95,7 @@ class Planner:
         if preempted := preemptions != self._totals.preemptions:
             decodes, prefills = self.running.sort()
         self._budget.open(self.fit.model, self.fit.ready)
-        self._chunks, self._opened, self._reserved = [], [], -1
+        self._chunks, self._opened, self._reserved, self._scored = [], [], -1, _SCORED
         self._decode(decodes)
         # Who was just preempted must not come back at once; but a step without any chunk would be a step lost.
         self._prefill(now, prefills, admit=not preempted)
@@ -194,7 +195,7 @@ class Planner:
                 chunk = self._chunk(request)
                 if chunk is not None:
                     self._chunks.append(chunk)
-                elif request.total - request.planned > 0 and not self._budget.spent:
+                elif request.total - request.planned > 0 and not self._budget.spent and not request.scored:
                     stuck.add(request.tenant)
                 continue
             if not self.running.slots.free:
@@ -202,7 +203,7 @@ class Planner:
                 admit = False
                 continue
             match self._start(request, now):
-                case "quota":
+                case "quota" | "scored":
                     stuck.add(request.tenant)
                 case "pages":
                     self._ask_for_share(patient=False)
@@ -249,7 +250,7 @@ class Planner:
         held = len(lease.pages)
         count = self._budget.grant(request.total - start, start)
         if request.scored:
-            count = min(count, _SCORED)
+            count = min(count, self._scored)
         if start + count > held * page_size:
             count = min(count, (held + self.cache.room(request.new.tenant)) * page_size - start)
         if start + count < request.total:  # end with a page, so that all of the chunk can be shared
@@ -266,6 +267,8 @@ class Planner:
         """The chunk of the next ``count`` known tokens: insert its blocks, charge the tenant for what is new."""
         lease = request.held
         start = request.planned
+        if request.scored:
+            self._scored -= count
         end = request.planned = start + count
         emits = end == request.total and request.new.max_tokens > 0
         request.unknown = int(emits)
@@ -289,7 +292,10 @@ class Planner:
 
     def _start(self, request: Request, now: float) -> str:
         """Give a waiting request its lease, row and first chunk; an empty string then. Else nothing has changed, and
-        why: ``budget``, ``pages``, ``quota``, or ``again`` when it has to be chosen anew."""
+        why: ``budget``, ``pages``, ``quota``, ``scored`` (the step scores as many tokens as it may), or ``again`` when
+        it has to be chosen anew."""
+        if request.scored and self._scored <= 0:
+            return "scored"
         cache, page_size = self.cache, self.settings.page_size
         ticket = request.ticket
         assert ticket is not None  # it waits

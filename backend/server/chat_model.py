@@ -2,13 +2,13 @@
 
 import secrets
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from backend.engine.messages import Submit
+from backend.engine.messages import Submit, TokenLogprobs
 from backend.errors import RequestError
 from backend.server.limits import Limits
-from backend.server.logprobs import ShownToken, TextLogprobs, TokenEntry, text_logprobs, token_entries
+from backend.server.logprobs import PromptToken, ShownToken, TextLogprobs, TokenEntry, text_logprobs, token_entries
 from backend.server.prefill_rate import PrefillRate
 from backend.server.prompts import PromptRegistry
 from backend.server.reply import Reply
@@ -99,13 +99,21 @@ class ChatModel:
         """Log-probabilities as chat completions and responses have them."""
         return token_entries(shown, self._detokenizer.token_bytes)
 
-    def text_logprobs(self, shown: Iterable[ShownToken], offset: int) -> TextLogprobs:
+    def text_logprobs(self, shown: Iterable[ShownToken | PromptToken], offset: int) -> TextLogprobs:
         """Log-probabilities as completions have them; ``offset``: characters before the answer's text."""
         return text_logprobs(shown, self._detokenizer.token_bytes, offset)
 
+    def prompt_tokens(self, ids: "array[int]", logprobs: Sequence[TokenLogprobs]) -> list[PromptToken]:
+        """A prompt token by token; ``logprobs``: of all but the first."""
+        stream = self._detokenizer.stream()
+        shown, begin = [], 0
+        for token, one in zip(ids, (None, *logprobs), strict=True):
+            shown.append(PromptToken(token, one, begin))
+            begin += len(stream.push((token,)))
+        return shown
+
     def raw_ids(self, text: str) -> "array[int]":
-        """The ids of a text that is a whole prompt, control tokens in it recognised: nobody's words but the caller's
-        are in it."""
+        """The ids of a text that is a whole prompt. A control token that it spells is mere text."""
         return array("I", self._tokenizer.encode_document(text))
 
     def text_of(self, ids: "array[int]") -> str:

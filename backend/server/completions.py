@@ -19,6 +19,7 @@ from backend.errors import BanyanError, RequestError
 from backend.server.asked import unsupported
 from backend.server.chat_model import ChatModel
 from backend.server.choices import Choices
+from backend.server.completion_types import CompletionUsage
 from backend.server.errors import ErrorResponse, body_of, decoding
 from backend.server.json_http import json_response, read_body
 from backend.server.limits import Limits
@@ -71,6 +72,13 @@ async def _begin(service: ChatService, asked: CompletionRequest, began: float, *
         raise RequestError(
             f"{len(prompts)} prompts with n={options.n} are more than {service.limits.answers} answers", param="n"
         )
+    if asked.echo and asked.logprobs is not None:
+        scored = options.n * sum(len(prompt.ids) for prompt in prompts)
+        if scored > service.limits.scored_tokens:
+            raise RequestError(
+                f"log-probabilities of {scored} prompt tokens; at most {service.limits.scored_tokens} in one request",
+                param="logprobs",
+            )
     answers = []
     for prompt in prompts:
         for index in range(options.n):
@@ -78,21 +86,25 @@ async def _begin(service: ChatService, asked: CompletionRequest, began: float, *
             request = service.engine.next_request_id()
             submit = model.submit(request, Prompt(prompt.ids, ()), choice, param="prompt")
             answers.append((submit, model.reply(len(prompt.ids), choice, began)))
-    echoed = [prompt.echoed if asked.echo else "" for prompt in prompts for _ in range(options.n)]
+    echoed = [prompt for prompt in prompts for _ in range(options.n)] if asked.echo else None
     choices = Choices(service, answers, options.n, began)
-    return TextCompleting(service, choices, echoed, logprobs=asked.logprobs is not None)
+    return TextCompleting(service, choices, echoed, logprobs=asked.logprobs is not None, silent=_is_silent(asked))
 
 
 class TextCompleting:
-    """One completion on its way. ``echoed``: what each answer begins with."""
+    """One completion on its way. ``echoed``: the prompts that its answers begin with, one for each; ``silent``: they
+    are all that is shown."""
 
-    def __init__(self, service: ChatService, choices: Choices, echoed: list[str], *, logprobs: bool) -> None:
+    def __init__(
+        self, service: ChatService, choices: Choices, echoed: list[_Text] | None, *, logprobs: bool, silent: bool
+    ) -> None:
         self.release = choices.release
         self.first = choices.first
         self._service = service
         self._choices = choices
         self._echoed = echoed
         self._logprobs = logprobs
+        self._silent = silent
         self._completion = partial(
             TextCompletion, id=f"cmpl-{service.new_id()}", created=int(time.time()), model=service.model.name
         )
@@ -102,39 +114,75 @@ class TextCompleting:
         await self.first()
         async for _ in self._choices.pieces():
             pass
-        choices = [
-            TextChoice(
-                echoed + reply.text, index, self._shown(index, reply.logprobs), self._choices.finish_reason(index)
-            )
-            for index, (echoed, reply) in enumerate(zip(self._echoed, self._choices.replies, strict=True))
-        ]
-        return json_response(self._completion(choices=choices, usage=self._choices.usage()))
+        choices = [self._choice(index) for index in range(len(self._choices.replies))]
+        return json_response(self._completion(choices=choices, usage=self._usage()))
 
     async def chunks(self, include_usage: bool) -> AsyncIterator[bytes]:
         """The answer as server-sent events. A failure within is an ``error`` object, as OpenAI's clients expect."""
         usage = None if include_usage else msgspec.UNSET  # OpenAI: null in every chunk but the last, when asked for
 
-        def data(choice: TextChoice) -> bytes:
+        def data(index: int, text: str, logprobs: TextLogprobs | None, finish: str | None) -> bytes:
+            choice = TextChoice(text, index, logprobs, finish)
             return sse_data(_encode(self._completion(choices=[choice], usage=usage)))
 
-        for index, echoed in enumerate(self._echoed):
-            if echoed:
-                yield data(TextChoice(echoed, index, None, None))
+        begun: set[int] = set()
         try:
             async for index, text, logprobs, ended in self._choices.pieces():
-                if text:
-                    yield data(TextChoice(text, index, self._shown(index, logprobs), None))
+                if self._echoed is not None and index not in begun:
+                    begun.add(index)
+                    yield data(index, self._echoed[index].echoed, self._of_prompt(index), None)
+                if text and not self._silent:
+                    yield data(index, text, self._shown(index, logprobs), None)
                 if ended:
-                    yield data(TextChoice("", index, None, self._choices.finish_reason(index)))
+                    yield data(index, "", None, self._finish_reason(index))
         except BanyanError as error:
             yield sse_data(_encode(ErrorResponse(body_of(error))))
             return
         if include_usage:
-            yield sse_data(_encode(self._completion(choices=[], usage=self._choices.usage())))
+            yield sse_data(_encode(self._completion(choices=[], usage=self._usage())))
         yield sse_data(b"[DONE]")
 
+    def _choice(self, index: int) -> TextChoice:
+        """A whole answer."""
+        reply = self._choices.replies[index]
+        text, logprobs = ("", None) if self._silent else (reply.text, self._shown(index, reply.logprobs))
+        if self._echoed is not None:
+            text = self._echoed[index].echoed + text
+            logprobs = _joined(self._of_prompt(index), logprobs)
+        return TextChoice(text, index, logprobs, self._finish_reason(index))
+
+    def _finish_reason(self, index: int) -> str:
+        return "length" if self._silent else self._choices.finish_reason(index)
+
+    def _usage(self) -> CompletionUsage:
+        usage = self._choices.usage()
+        if not self._silent:
+            return usage
+        return msgspec.structs.replace(usage, completion_tokens=0, total_tokens=usage.prompt_tokens)
+
+    def _of_prompt(self, index: int) -> TextLogprobs | None:
+        if not self._logprobs or self._echoed is None:
+            return None
+        model = self._service.model
+        logprobs = self._choices.replies[index].prompt_logprobs
+        return model.text_logprobs(model.prompt_tokens(self._echoed[index].ids, logprobs), 0)
+
     def _shown(self, index: int, shown: list[ShownToken]) -> TextLogprobs | None:
-        return self._service.model.text_logprobs(shown, len(self._echoed[index])) if self._logprobs else None
+        if not self._logprobs:
+            return None
+        before = 0 if self._echoed is None else len(self._echoed[index].echoed)
+        return self._service.model.text_logprobs(shown, before)
+
+
+def _joined(first: TextLogprobs | None, then: TextLogprobs | None) -> TextLogprobs | None:
+    if first is None or then is None:
+        return first or then
+    return TextLogprobs(
+        first.tokens + then.tokens,
+        first.token_logprobs + then.token_logprobs,
+        first.top_logprobs + then.top_logprobs,
+        first.text_offset + then.text_offset,
+    )
 
 
 def _prompts(asked: CompletionRequest, model: ChatModel, limits: Limits) -> list[_Text]:
@@ -166,13 +214,15 @@ def _prompt(given: str | list[int], where: str, model: ChatModel) -> _Text:
 
 
 def _sampling(asked: CompletionRequest) -> Asked:
+    # Nothing but an echo, to score a prompt: the engine draws a token all the same, and it is not shown.
+    silent = _is_silent(asked)
     return Asked(
         temperature=asked.temperature,
         top_k=asked.top_k,
         top_p=asked.top_p,
         min_p=asked.min_p,
         seed=asked.seed,
-        max_tokens=_MAX_TOKENS if asked.max_tokens is None else asked.max_tokens,
+        max_tokens=1 if silent else _MAX_TOKENS if asked.max_tokens is None else asked.max_tokens,
         stop=asked.stop,
         ignore_eos=asked.ignore_eos,
         presence_penalty=asked.presence_penalty,
@@ -180,9 +230,14 @@ def _sampling(asked: CompletionRequest) -> Asked:
         repetition_penalty=asked.repetition_penalty,
         logit_bias=asked.logit_bias,
         logprobs=asked.logprobs,
+        prompt_logprobs=asked.logprobs if asked.echo else None,
         n=asked.n,
         logprobs_name="logprobs",
     )
+
+
+def _is_silent(asked: CompletionRequest) -> bool:
+    return bool(asked.echo) and asked.max_tokens == 0
 
 
 def _refuse_unsupported(asked: CompletionRequest) -> None:
@@ -194,5 +249,3 @@ def _refuse_unsupported(asked: CompletionRequest) -> None:
     for param, is_wanted in wanted.items():
         if is_wanted:
             raise unsupported(param)
-    if asked.echo and asked.logprobs is not None:
-        raise unsupported("logprobs", "of the prompt (with echo) is not supported")

@@ -6,7 +6,8 @@ import msgspec
 class Limits(msgspec.Struct, frozen=True):
     """``*_bytes`` are bytes on the wire, ``*_seconds`` seconds, the rest are counts or characters.
 
-    ``choices``: answers to one prompt (``n``); ``prompts``: in one request; ``answers``: of one request in all.
+    ``choices``: answers to one prompt (``n``); ``prompts``: in one request; ``answers``: of one request in all;
+    ``scored_tokens``: of prompts whose log-probabilities are asked for, in one request.
     ``queue_seconds``: longest wait until the engine begins; a request that would wait longer is refused at once.
     """
 
@@ -20,6 +21,7 @@ class Limits(msgspec.Struct, frozen=True):
     choices: int = 16
     prompts: int = 128
     answers: int = 128
+    scored_tokens: int = 1 << 15
     logit_biases: int = 1024
     stop_strings: int = 4
     stop_chars: int = 256

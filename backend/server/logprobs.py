@@ -21,6 +21,14 @@ class ShownToken(NamedTuple):
     begin: int
 
 
+class PromptToken(NamedTuple):
+    """A token of a prompt, likewise; the first has no log-probabilities."""
+
+    token: int
+    logprobs: TokenLogprobs | None
+    begin: int
+
+
 class Alternative(msgspec.Struct):
     """A token that was likely. ``bytes``: a token may hold a part of a character only, which ``token`` then writes as
     escapes."""
@@ -44,8 +52,8 @@ class TextLogprobs(msgspec.Struct):
     ``text_offset``: the character of the choice's text at which it begins."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
@@ -62,16 +70,20 @@ def token_entries(shown: Iterable[ShownToken], token_bytes: TokenBytes) -> list[
     return entries
 
 
-def text_logprobs(shown: Iterable[ShownToken], token_bytes: TokenBytes, offset: int) -> TextLogprobs:
+def text_logprobs(shown: Iterable[ShownToken | PromptToken], token_bytes: TokenBytes, offset: int) -> TextLogprobs:
     """As in ``choices[i].logprobs`` of completions; ``offset``: characters before the answer's text."""
     lists = TextLogprobs([], [], [], [])
     for token, logprobs, begin in shown:
         name = _name(token_bytes(token))
         lists.tokens.append(name)
+        lists.text_offset.append(offset + begin)
+        if logprobs is None:
+            lists.token_logprobs.append(None)
+            lists.top_logprobs.append(None)
+            continue
         lists.token_logprobs.append(logprobs.logprob)
         tops = dict(zip(map(_name, map(token_bytes, logprobs.top_tokens)), logprobs.top_logprobs, strict=True))
         lists.top_logprobs.append({**tops, name: logprobs.logprob})
-        lists.text_offset.append(offset + begin)
     return lists
 
 

@@ -3,7 +3,7 @@
 Knows decoding and stop strings. Knows no events and no transport; time is an argument, in seconds.
 """
 
-from backend.engine.messages import Output, Started
+from backend.engine.messages import Output, Started, TokenLogprobs
 from backend.server.events import InputTokensDetails, OutputTokensDetails, Timing, Usage
 from backend.server.logprobs import ShownToken
 from backend.text.detokenize import LibraryStream, TextStream
@@ -21,6 +21,7 @@ class Reply:
         self.cached = 0
         self.finish = ""
         self.logprobs: list[ShownToken] = []  # of the tokens that begin in the text shown so far
+        self.prompt_logprobs: tuple[TokenLogprobs, ...] = ()  # of each token of the prompt but its first, if asked for
         self._withheld: list[ShownToken] = []
         self._decoded = self._shown = 0  # characters; decoded ones are counted for log-probabilities only
         self._stream = stream
@@ -87,6 +88,8 @@ class Reply:
 
     def _decode(self, event: Output) -> str:
         """The text that is certain now. Tokens with log-probabilities go one by one: each begins at a character."""
+        if event.prompt_logprobs:
+            self.prompt_logprobs = event.prompt_logprobs
         if not event.logprobs:
             return self._stream.push(event.tokens)
         pieces = []

@@ -62,6 +62,7 @@ class Asked(msgspec.Struct, frozen=True):
     repetition_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     n: int | None = None
     max_tokens_name: str = "max_tokens"
     logprobs_name: str = "top_logprobs"
@@ -114,6 +115,7 @@ def check_options(
         ),
         logit_bias=_logit_bias(asked.logit_bias or {}, limits, vocab_size),
         logprobs=asked.logprobs,
+        prompt_logprobs=asked.prompt_logprobs,
     )
     return Options(
         sampling=sampling,

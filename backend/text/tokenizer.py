@@ -128,11 +128,11 @@ class TextTokenizer:
         return ids[1:] if continues else ids
 
     def encode_document(self, text: str) -> list[int]:
-        """Ids of ``text`` as a whole input to the model: control tokens in it are recognised, and what the tokenizer
-        puts before every input is put there, unless the text begins with it."""
+        """Ids of ``text`` as a whole input to the model, behind what the tokenizer puts before every input; never a
+        control token but that."""
+        breaker = self.breaker([text])
         begin = self._full.encode("", add_special_tokens=True).ids
-        ids = self.encode_rendering(text)
-        return ids if ids[: len(begin)] == begin else begin + ids
+        return [*begin, *self.encode_rendering(self.guard(text, breaker), breaker)]
 
     def encode_plain(self, text: str) -> list[int]:
         """Ids of ``text`` as mere text that follows other tokens; never a control token."""

@@ -137,6 +137,28 @@ def test_completions(client: OpenAI, served: Served) -> None:
     assert refused.value.param == "suffix"
 
 
+def test_a_prompt_is_scored_as_its_own_answer_was(client: OpenAI, served: Served) -> None:
+    """What was drawn with some log-probability has the same one as a prompt, cached or not; as an evaluation harness
+    asks for it."""
+    greedy: Any = {"model": served.model, "temperature": 0, "logprobs": 1}
+    one = client.completions.create(**greedy, prompt="The bread", max_tokens=24, extra_body={"ignore_eos": True})
+    assert one.choices[0].logprobs is not None and one.choices[0].logprobs.token_logprobs is not None
+    drawn = one.choices[0].logprobs.token_logprobs
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    ids = tokenizer.encode("The bread" + one.choices[0].text, add_special_tokens=False).ids
+    scored = []
+    for _ in range(2):
+        again = client.completions.create(**greedy, prompt=[ids, ids[:20]], max_tokens=0, echo=True)
+        found = again.choices[0].logprobs
+        assert found is not None and found.token_logprobs is not None and again.usage is not None
+        assert again.usage.completion_tokens == 0 and again.usage.prompt_tokens_details is not None
+        assert again.usage.prompt_tokens_details.cached_tokens == 0
+        scored.append(found.token_logprobs)
+    assert scored[0] == pytest.approx(scored[1], abs=1e-5)
+    assert len(ids) == len(tokenizer.encode("The bread").ids) + len(drawn), "read again, the text has the same tokens"
+    assert scored[0][-len(drawn) :] == pytest.approx(drawn, abs=1e-4)
+
+
 async def test_logprobs_of_responses(async_client: AsyncOpenAI, served: Served) -> None:
     async with async_client.responses.connect() as connection:
         await connection.response.create(

@@ -6,7 +6,7 @@ from radix.cache import PrefixCache
 from radix.errors import InvariantError
 from scheduler.errors import SchedulerError
 from scheduler.loop import Inline
-from scheduler.plan import StepResult
+from scheduler.plan import Sampling, StepResult
 from scheduler.request import NewRequest, RequestRejected
 from scheduler.scheduler import Scheduler
 from scheduler.settings import Settings
@@ -60,6 +60,38 @@ def test_a_full_hit_computes_one_token(length: int) -> None:
     (chunk,), (opened,) = plan.chunks, plan.opened
     assert (chunk.start, chunk.count, chunk.held, chunk.emits, opened.cached) == (length - 1, 1, 1, True, length)
     h.take(h.scheduler.commit(h.runner.run(plan), h.now))
+    h.check_empty()
+
+
+@pytest.mark.parametrize("length", [16, 18])
+def test_a_prompt_that_is_scored_is_computed_whole_on_the_pages_of_the_cache(length: int) -> None:
+    h = house(max_step_tokens=10)
+    prompt = list(range(length))
+    submit(h, prompt, 1)
+    h.drain()
+    cached, computed = h.cache.stats().cached, h.runner.computed
+    scored = submit(h, prompt, 1, sampling=Sampling(prompt_logprobs=0))
+    outcome = h.step()
+    (opened,) = outcome.opened
+    assert (opened.cached, opened.tokens, opened.prompt_tokens) == (0, scored.prompt, length)
+    h.drain()
+    assert h.runner.computed - computed == length
+    assert h.cache.stats().cached == cached, "nothing is kept twice"
+
+
+def test_few_tokens_are_scored_in_a_step_and_others_are_not_held_up() -> None:
+    """Each needs logits as wide as the vocabulary."""
+    h = house(max_step_tokens=1000, max_context=1000, pages=900, max_running=8)
+    scored = [submit(h, [number] * 300, 1, sampling=Sampling(prompt_logprobs=0)).request for number in range(5)]
+    other = submit(h, [9] * 200, 1).request
+    steps = []
+    while h.scheduler.has_work:
+        plan = h.scheduler.plan(h.now)
+        steps.append({chunk.request: chunk.count for chunk in plan.chunks})
+        h.take(h.scheduler.commit(h.runner.run(plan), h.now))
+    sums = [sum(count for request, count in step.items() if request in scored) for step in steps]
+    assert sums[:5] == [256] * 5 and sum(sums) == 1500
+    assert other in {request for step in steps[:2] for request in step}, "it has not waited until all are scored"
     h.check_empty()
 
 

@@ -33,6 +33,12 @@ def fake_logprobs(token: int, count: int) -> TokenLogprobs:
     return TokenLogprobs(-0.5, [token + i for i in range(count)], [-0.5 - i for i in range(count)])
 
 
+def fake_scores(submit: Submit, prompt: "array[int]") -> tuple[TokenLogprobs, ...]:
+    """Of a prompt's tokens but the first, if asked for."""
+    count = submit.sampling.prompt_logprobs
+    return () if count is None else tuple(fake_logprobs(token, count) for token in prompt[1:])
+
+
 class FakeGeneration:
     """One request of the fake."""
 
@@ -80,7 +86,8 @@ class FakeGeneration:
             finish = "stop" if stop else "length" if count >= submit.max_tokens else ""
             engine.step(finish)
             logprobs = () if submit.sampling.logprobs is None else (fake_logprobs(token, submit.sampling.logprobs),)
-            self._events.put_nowait(Output(submit.request, [token], finish, logprobs=logprobs))
+            scores = fake_scores(submit, prompt) if count == 1 else ()
+            self._events.put_nowait(Output(submit.request, [token], finish, logprobs=logprobs, prompt_logprobs=scores))
             if finish:
                 break
         engine.open.pop(submit.request, None)

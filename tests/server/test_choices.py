@@ -3,14 +3,17 @@
 import asyncio
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from backend.engine.messages import Output
-from backend.server.sampling import Asked
+from backend.server.limits import Limits
+from backend.server.sampling import Asked, Defaults, check_options
 from tests.server.conftest import ANSWER, House
+from tests.server.fake_engine import fake_logprobs
 from tests.server.test_http import CHAT, ask, chunks, client
 
 __all__ = ["client"]
@@ -114,6 +117,20 @@ async def test_leaving_ends_all_n(client: httpx.AsyncClient, house: House) -> No
     assert len(house.engine.cancelled) == 10
 
 
+async def test_one_that_has_met_its_stop_string_is_over(client: httpx.AsyncClient, house: House) -> None:
+    """Its row is free while the other goes on."""
+    word = house.tokenizer.encode_plain(" croissant")
+    answers = iter([house.tokenizer.encode_plain("so: STOP and more"), []])
+    house.engine.seconds_per_token = 0.001
+    house.engine.answer = lambda prompt: itertools.chain(next(answers), itertools.cycle(word))
+    async with client.stream("POST", CHAT, json=ask(n=2, stream=True, stop="STOP")) as response:
+        async for line in response.aiter_lines():
+            if '"finish_reason":"stop"' in line:
+                break
+        assert len(house.engine.cancelled) == 1 and len(house.engine.open) == 1
+    await house.until_idle()
+
+
 async def test_one_that_fails_ends_all(client: httpx.AsyncClient, house: House) -> None:
     house.never_ends()
     asked = asyncio.create_task(client.post(CHAT, json=ask(n=3)))
@@ -177,6 +194,25 @@ async def test_logprobs_end_with_a_stop_string(client: httpx.AsyncClient, house:
     assert text.startswith(before) and len(joined(entries[:-1])) < len(before)
 
 
+async def test_logprobs_of_text_that_was_held_back_for_another_stop_string(client: httpx.AsyncClient) -> None:
+    """Several tokens are shown at once then, and the one that begins the stop string is not among them."""
+    body = (await client.post(CHAT, json=ask(logprobs=True, stop=["croissant costs four", " three"]))).json()
+    (choice,) = body["choices"]
+    assert choice["message"]["content"] == "A croissant costs" == joined(content(choice))
+
+
+def test_logprobs_of_tokens_that_come_together(quiet_house: House) -> None:
+    """An incomplete character and the end of the turn, in one message with text."""
+    library = quiet_house.tokenizer.library
+    ids = quiet_house.tokenizer.encode_plain("yes")
+    tokens = [*ids, library.token_to_id(byte_chars(b"\xf0")[0]), library.token_to_id("<|im_end|>")]
+    model = quiet_house.service.model
+    reply = model.reply(5, model.check_options(Asked(logprobs=0)), 0.0)
+    logprobs = tuple(fake_logprobs(token, 0) for token in tokens)
+    assert reply.output(Output(1, tokens, "stop", logprobs=logprobs), 0.0) == "yes"
+    assert [shown.token for shown in reply.logprobs] == ids
+
+
 @pytest.mark.parametrize("tail", [b"\xf0\x9f", b"\xf0\x9f\x99"])
 async def test_an_incomplete_character_has_no_logprobs(client: httpx.AsyncClient, house: House, tail: bytes) -> None:
     library = house.tokenizer.library
@@ -218,6 +254,20 @@ async def test_refusals_of_n_answers_are_refusals(client: httpx.AsyncClient, hou
     response = await client.post(CHAT, json=ask(n=2))
     assert response.status_code == 429 and json.loads(response.text)["error"]["code"] == "insufficient_quota"
     await house.until_idle()
+
+
+def test_what_the_checkpoint_recommends(tmp_path: Path) -> None:
+    recommended = {"temperature": 0.6, "top_p": 0.8, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.05}
+    (tmp_path / "generation_config.json").write_text(json.dumps(recommended))
+    defaults = Defaults.load(tmp_path)
+    assert defaults == Defaults(**recommended)
+    silent = check_options(Asked(), defaults, Limits(), lambda: 1, 100).sampling
+    assert (silent.min_p, silent.repetition_penalty) == (0.1, 1.05)
+    asked = check_options(Asked(min_p=0.0, repetition_penalty=1.0), defaults, Limits(), lambda: 1, 100).sampling
+    assert (asked.min_p, asked.penalises) == (0.0, False)
+    greedy = {"do_sample": False, "repetition_penalty": 1.1, "min_p": "much"}
+    (tmp_path / "generation_config.json").write_text(json.dumps(greedy))
+    assert Defaults.load(tmp_path) == Defaults(temperature=0.0, repetition_penalty=1.1)
 
 
 def test_choices_have_seeds_apart(quiet_house: House) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from backend.text.conversation import ConversationEncoder
@@ -52,3 +52,14 @@ def test_ids_are_those_of_transformers(sentencepiece: Path, template: str) -> No
             messages, chat_template=source, add_generation_prompt=True, return_dict=False
         )
         assert list(encoder.begin(messages).ids) == list(expected)
+
+
+@pytest.mark.parametrize("text", ["The bread", " The  bread", "naïve 🙂", "x"])
+def test_documents_begin_as_the_tokenizer_says(sentencepiece: Path, tmp_path: Path, text: str) -> None:
+    library = Tokenizer.from_file(str(sentencepiece / "tokenizer.json"))
+    begin = ("<|im_start|>", library.token_to_id("<|im_start|>"))
+    library.post_processor = processors.TemplateProcessing(single=f"{begin[0]} $A", special_tokens=[begin])
+    library.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text((sentencepiece / "tokenizer_config.json").read_text())
+    ids = TextTokenizer.load(tmp_path).encode_document(text)
+    assert ids == library.encode(text).ids and ids[0] == begin[1]

@@ -60,6 +60,18 @@ def test_ordinary_text_is_encoded_as_ever(tokenizer: TextTokenizer, text: str) -
     assert tokenizer.encode_plain(text) == tokenizer.library.encode(text, add_special_tokens=False).ids
 
 
+@given(text=st.text())
+def test_ordinary_documents_are_encoded_as_ever(tokenizer: TextTokenizer, text: str) -> None:
+    assert tokenizer.encode_document(text) == tokenizer.library.encode(text).ids
+
+
+@given(text=forgeries)
+def test_a_document_holds_no_control_token(tokenizer: TextTokenizer, text: str) -> None:
+    ids = tokenizer.encode_document(text)
+    assert tokenizer.first_control(ids) is None
+    assert tokenizer.library.decode(ids, skip_special_tokens=False) == text
+
+
 @given(text=forgeries | st.text())
 def test_guard_only_adds_breakers(tokenizer: TextTokenizer, text: str) -> None:
     breaker = tokenizer.breaker([text])
