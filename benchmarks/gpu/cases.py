@@ -104,7 +104,9 @@ class Step:
         # A chain as a tree: each token sees the new ones before it.
         bits = [(2 << i) - 1 if i < 63 else -1 for n in case.counts for i in range(n)]
         chain = torch.tensor(bits) if case.tree else None
-        machine = replace(machine or machine_of(self.pool.device), most_wide_rows=wide_rows)
+        machine = machine or machine_of(self.pool)
+        if self.pool.dtype != torch.float32:
+            machine = replace(machine, most_wide_rows=wide_rows)
         step = (self.counts, self.starts, self.tables)
         self.plan = make_plan(*step, self.pool, heads, runs, tree_masks=chain, machine=machine)
         self.out = torch.zeros_like(self.q)

@@ -70,6 +70,7 @@ STAGES = (
     Stage("plan", "plans:host", 10, ("T21",)),
     Stage("steps", "steps:decode", 80, ("T12", "T13", "T14")),
     Stage("prefill-steps", "steps:prefill", 40, ("T15",)),
+    Stage("engine", "engine:throughput", 40),
     Stage("peers", "peers:engines", 100),
 )
 NAMES = tuple(stage.name for stage in STAGES)

@@ -64,9 +64,10 @@ class Variant:
         if wide:
             stages = 3 if self.copy_engine else 2
             return Config(keys=64, warps=self.rows // 16, stages=stages, two_loops=True)
-        # Two warps suffice for 16 rows; on the way in are 96 KiB (128 lanes) in each of two programs on an SM.
+        # Two warps suffice for 16 rows; on the way in are 96 KiB (128 lanes) in each of two programs on an SM. Beside
+        # wide tiles, which take their own part of the shared memory, less.
         few = self.rows == 16 and self.copy_engine
-        stages = 4 if few or self.kv_dtype.itemsize == 1 or self.lanes <= 64 else 3
+        stages = 4 if (few and not self.beside) or self.kv_dtype.itemsize == 1 or self.lanes <= 64 else 3
         return Config(keys=64, warps=2 if few else 4, stages=stages, two_loops=False)
 
     @property
@@ -210,12 +211,18 @@ class AttentionPlan:
             self.tree_masks[: len(tree_masks)].copy_(tree_masks)
 
 
+def machine_of(pool: torch.Tensor) -> Machine:
+    """What the plan has to know of the pool's device: an H200 with that GPU's number of SMs."""
+    return _machine(pool.device, pool.dtype)
+
+
 @cache
-def machine_of(device: torch.device) -> Machine:
-    """What the plan has to know of ``device``: an H200 with that GPU's number of SMs."""
+def _machine(device: torch.device, dtype: torch.dtype) -> Machine:
     if device.type != "cuda":
         return Machine()
-    return Machine(sms=torch.cuda.get_device_properties(device).multi_processor_count)
+    machine = Machine(sms=torch.cuda.get_device_properties(device).multi_processor_count)
+    # In float32 the compiler gets wide tiles wrong: they read past shared memory (docs/log.md).
+    return replace(machine, most_wide_rows=NARROW_ROWS) if dtype == torch.float32 else machine
 
 
 def make_plan(
@@ -244,7 +251,7 @@ def make_plan(
     if tree_masks is not None and int(np.max(counts, initial=0)) > 64:
         raise ValueError(f"a draft tree of {int(np.max(counts))} tokens")
     shape = Heads(heads // pool.shape[3], pool.shape[3], pool.shape[5], pool.element_size())
-    work = plan_items(counts, starts, runs or [], shape, machine or machine_of(pool.device))
+    work = plan_items(counts, starts, runs or [], shape, machine or machine_of(pool))
     capacity = capacity or Capacity.of(work, *block_tables.shape)
     parts = capacity.parts()
     buffer = torch.empty(sum(parts.values()), dtype=torch.int32, device=pool.device)

@@ -16,7 +16,7 @@ def decode_items(starts: np.ndarray, block_tables: np.ndarray, pool: torch.Tenso
     kv_heads, page_size, head_dim = pool.shape[3:]
     shape = Heads(heads // kv_heads, kv_heads, head_dim, pool.element_size())
     runs = prefix_runs(starts, block_tables, page_size)
-    return plan_items(np.ones(len(starts), np.int64), starts, runs, shape, machine_of(pool.device))
+    return plan_items(np.ones(len(starts), np.int64), starts, runs, shape, machine_of(pool))
 
 
 def room_for(work: WorkItems, requests: int, table_width: int) -> Capacity:

@@ -23,7 +23,9 @@ from kernels.triton import early
 
 MOST_ROWS = 64
 WARPS = 4
-PREFETCH = 512  # of each of a program's outputs
+PREFETCH = 512  # of each of a program's outputs; fewer where there are many programs, of the L2 cache's size
+GATED_PREFETCH = 128
+MOST_WIDTH = 65536  # more outputs (a vocabulary) keep cuBLAS busy too
 PROGRAMS = 256  # that keep the chip busy: two on each SM
 LEAST_DEPTH = 512  # of a part
 
@@ -40,7 +42,7 @@ class Config(NamedTuple):
 def config(rows: int, width: int, depth: int, gated: bool, parts: bool) -> Config | None:
     """Tiles for so many rows, ``width`` outputs (of each half, with a gate) of ``depth``; None where cuBLAS is better
     (measured on an H200, docs/log.md). ``parts``: whether the result may come in parts."""
-    if not 0 < rows <= MOST_ROWS or depth % 128:
+    if not 0 < rows <= MOST_ROWS or depth % 128 or width > MOST_WIDTH:
         return None
     few = rows <= 16
     if gated:
@@ -80,7 +82,8 @@ def few_rows(
     _few_rows[(triton.cdiv(width, tile.outputs), parts)](
         boxes, weight, x, bias, out, rows, width, depth, part_depth, x.stride(0),
         GATED=gated, HAS_BIAS=bias is not None, ROWS=max(16, triton.next_power_of_2(rows)), OUTPUTS=tile.outputs,
-        DEPTH=tile.depth, STAGES=tile.stages, PREFETCH=PREFETCH, num_warps=WARPS, **early.options(early.may(x)),
+        DEPTH=tile.depth, STAGES=tile.stages, PREFETCH=GATED_PREFETCH if gated else PREFETCH,
+        num_warps=WARPS, **early.options(early.may(x)),
     )  # fmt: skip
     return out
 

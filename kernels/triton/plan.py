@@ -148,7 +148,7 @@ def plan_items(
 
     most_own = int(counts.max(initial=0))
     most_rows = max([most_own, *(node[1] for node in shared)]) * group
-    wide_rows = 64 if most_rows <= 64 else machine.most_wide_rows
+    wide_rows = min(64, machine.most_wide_rows) if most_rows <= 64 else machine.most_wide_rows
     per_tile = wide_rows // group
     if most_own * group <= NARROW_ROWS:
         wide, narrow = own[:0], own

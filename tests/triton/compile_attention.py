@@ -22,6 +22,7 @@ _G7 = Heads(7, 4, 128)
 # name: (compute capability, variant)
 VARIANTS = {
     "narrow 16 d128": (90, Variant(_D128, 16, 64, BF16, BF16)),
+    "narrow 16 beside": (90, Variant(_D128, 16, 64, BF16, BF16, early=True, beside=True)),
     "narrow 32 d128": (90, Variant(_D128, 32, 64, BF16, BF16)),
     "narrow 16 d64": (90, Variant(_D64, 16, 64, BF16, BF16, early=True, beside=True)),
     "narrow 16 d80": (90, Variant(_D80, 16, 64, FP16, FP16)),

@@ -33,6 +33,7 @@ class Expected:
 # warps. Wide: three of each and the queries; 208 registers in eight warps leave room for a narrow program beside it.
 EXPECTED = {
     "narrow 16 d128": Expected(136, 103, 2, "HMMA", "UTMALDG"),
+    "narrow 16 beside": Expected(136, 71, 3, "HMMA", "UTMALDG"),
     "narrow 32 d128": Expected(136, 77, 2, "HMMA", "UTMALDG"),
     "narrow 16 d64": Expected(128, 53, 4, "HMMA", "UTMALDG"),
     "narrow 16 d80": Expected(144, 103, 2, "HMMA", "UTMALDG"),
