@@ -46,7 +46,7 @@ def config(rows: int, width: int, depth: int, gated: bool, parts: bool) -> Confi
         return None
     few = rows <= 16
     if gated:
-        return Config(64, 64, 4) if few else Config(128, 64, 4)
+        return Config(64, 128, 4) if few else Config(128, 64, 4)
     if not few and (not parts or depth < 8192):
         return None
     cut = 1

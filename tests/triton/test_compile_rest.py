@@ -35,7 +35,7 @@ LIMITS = {
     "verify scan": (64, 32),
     "verify residual": (80, 3),
     "verify replace": (32, 32),
-    "linear 16 gate up": (48, 3),
+    "linear 16 gate up": (48, 1),
     "linear 16 down": (40, 2),
     "linear 16 qkv": (40, 2),
     "linear 64 gate up": (168, 1),
@@ -55,7 +55,7 @@ LIMITS = {
 }
 # Buffers that the pipeline of a grouped product has (a lost pipeline is less shared memory, not an error).
 SHARED_BYTES = {
-    "linear 16 gate up": 4 * 2 * (16 + 2 * 64) * 64,
+    "linear 16 gate up": 4 * 2 * (16 + 2 * 64) * 128,
     "linear 16 down": 4 * 2 * (16 + 64) * 128,
     "linear 16 qkv": 4 * 2 * (16 + 64) * 128,
     "linear 64 gate up": 4 * 2 * (64 + 2 * 128) * 64,
