@@ -1,0 +1,126 @@
+"""Who is who, in memory: tenants, keys and prompts as they were at the last look into the database.
+
+Requests are checked against it, so they cost no query, and go on being checked when the database is gone. ``refresh``
+asks for the counter of changes, and reads everything anew only when it has moved. Knows no server and no event loop.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from backend.tenants import changes, keys
+from backend.tenants.database import Database
+from backend.tenants.errors import DatabaseError
+from backend.tenants.identity import LOCAL_IDENTITY, Identity
+from backend.tenants.keys import Key
+from backend.tenants.limits import TenantLimits
+from backend.tenants.names import LOCAL
+from backend.tenants.prompt_store import Prompt, PromptVersion, read_prompts, read_versions
+from backend.tenants.tenant_store import Tenant, read_keys, read_tenants
+
+_log = logging.getLogger("banyan.tenants")
+
+
+class Content(msgspec.Struct, frozen=True):
+    """The tables at one moment. ``keys``: of each tenant. ``versions``: by tenant, prompt and number."""
+
+    version: int = 0
+    tenants: dict[str, Tenant] = {}
+    keys: dict[str, tuple[Key, ...]] = {}
+    prompts: dict[tuple[str, str], Prompt] = {}
+    versions: dict[tuple[str, str, int], PromptVersion] = {}
+
+
+class Directory:
+    """``clock``: Unix time in seconds. Reading is lock-free: ``content`` is replaced as a whole."""
+
+    def __init__(self, database: Database | None, clock: Callable[[], float] = time.time) -> None:
+        """Without a database there is the local tenant only. Raises ``DatabaseError``."""
+        self._database = database
+        self._clock = clock
+        self.content = Content() if database is None else _read(database)
+        self.reachable = True
+
+    @property
+    def is_open(self) -> bool:
+        """No tenant is configured: everybody is the local one."""
+        return not self.content.tenants
+
+    def live_keys(self) -> int:
+        """Keys that open something now."""
+        now = self._clock()
+        return sum(key.is_live(now) for owned in self.content.keys.values() for key in owned)
+
+    def limits(self, tenant: str) -> TenantLimits:
+        """Of a tenant; none for the local one."""
+        known = self.content.tenants.get(tenant)
+        return known.limits if known is not None else TenantLimits(sockets_per_key=0)
+
+    def authenticate(self, secret: str | None) -> Identity | None:
+        """Whose key this is; None when it opens nothing. Without tenants everybody is the local one."""
+        if self.is_open:
+            return LOCAL_IDENTITY
+        tenant = keys.tenant_of(secret) if secret else None
+        if secret is None or tenant is None or tenant not in self.content.tenants:
+            return None
+        hashed, now = keys.hash_of(secret), self._clock()
+        for key in self.content.keys.get(tenant, ()):
+            if keys.matches(key, hashed) and key.is_live(now):
+                return _identity(key)
+        return None
+
+    def still(self, identity: Identity) -> bool:
+        """Whether an identity that was given is one still: its key lives, with the same scopes."""
+        if self.is_open:
+            return identity == LOCAL_IDENTITY
+        now = self._clock()
+        owned = self.content.keys.get(identity.tenant, ()) if identity.tenant in self.content.tenants else ()
+        return any(key.id == identity.key_id and key.is_live(now) and _identity(key) == identity for key in owned)
+
+    def refresh(self) -> bool:
+        """Look into the database; True when something has changed. Blocks. Raises nothing: what was known stays."""
+        if self._database is None:
+            return False
+        try:
+            if changes.version(self._database) == self.content.version and self.reachable:
+                return False
+            before, self.content = self.content, _read(self._database)
+        except DatabaseError as error:
+            if self.reachable:
+                _log.error("the database cannot be read, keys and tenants stay as they are: %s", error.message)
+            self.reachable = False
+            return False
+        if not self.reachable:
+            _log.warning("the database can be read again")
+        self.reachable = True
+        return self.content.version != before.version
+
+    def prompts_of(self, tenant: str) -> list[Prompt]:
+        """The tenant's own prompts, then those of others whose latest version is public."""
+        own = [prompt for (owner, _), prompt in self.content.prompts.items() if owner == tenant]
+        others = [p for (owner, _), p in self.content.prompts.items() if owner not in (tenant, LOCAL)]
+        return [*own, *(p for p in others if self.latest(p).public)]
+
+    def latest(self, prompt: Prompt) -> PromptVersion:
+        """The version that is served."""
+        return self.content.versions[prompt.tenant, prompt.id, prompt.latest]
+
+
+def _identity(key: Key) -> Identity:
+    return Identity(key.tenant, key.id, key.scopes, key.namespace)
+
+
+def _read(database: Database) -> Content:
+    """The counter first: what changes meanwhile moves it again, and is read by the next look."""
+    with database.reading() as connection:
+        version = changes.read_version(connection)
+        tenants = {tenant.name: tenant for tenant in read_tenants(connection)}
+        owned: dict[str, tuple[Key, ...]] = {}
+        for key in read_keys(connection):
+            if key.revoked is None:
+                owned[key.tenant] = (*owned.get(key.tenant, ()), key)
+        found = {(v.tenant, v.id, v.version): v for v in read_versions(connection)}
+        prompts = {(p.tenant, p.id): p for p in read_prompts(connection) if (p.tenant, p.id, p.latest) in found}
+    return Content(version, tenants, owned, prompts, found)
