@@ -36,6 +36,7 @@ class ServeOptions(msgspec.Struct, frozen=True):
     dtype: str
     weights: str
     data_dir: Path
+    database: str
     kv_memory: int
     page_size: int
     max_running: int
@@ -173,9 +174,24 @@ def default_data_dir(platform: str, environment: Mapping[str, str], home: Path) 
 
 
 MODEL = Option("model", "MODEL", text, "", "folder in Hugging Face format or hub id (org/name[@revision])")
+DATA_DIR = Option("data-dir", "FOLDER", folder, "", "where downloaded models and the database are kept")
+DATABASE = Option(
+    "database",
+    "URL",
+    text,
+    "",
+    "where tenants, keys, prompts, usage and stored conversations are kept: postgresql://user@host/name or "
+    "sqlite:////folder/file.db",
+)
 SERVE_OPTIONS = (
     MODEL,
-    Option("host", "ADDRESS", address, "127.0.0.1", "IP address to listen on; only loopback addresses are allowed"),
+    Option(
+        "host",
+        "ADDRESS",
+        address,
+        "127.0.0.1",
+        "IP address to listen on; any but a loopback address needs tenants with keys",
+    ),
     Option("port", "PORT", whole_number(0, 65535), 8000, "TCP port to listen on; 0 takes any free one"),
     Option(
         "dtype",
@@ -192,7 +208,8 @@ SERVE_OPTIONS = (
         "number format of the weights alone: auto (that of --dtype), or int8 with a scale per output (CPU only: less "
         "memory, faster decoding, small errors)",
     ),
-    Option("data-dir", "FOLDER", folder, "", "where downloaded models are kept"),
+    DATA_DIR,
+    DATABASE,
     Option(
         "kv-memory",
         "SIZE",
@@ -278,18 +295,42 @@ def resolve(
     ``command_line`` maps fields of ``ServeOptions`` to what was written, None where nothing was. Raises ``StartError``
     that names the option where it was written.
     """
+    settled, origins = _settle(SERVE_OPTIONS, command_line, environment, config_file)
+    options = ServeOptions(**settled)
+    if not origins["max_step_tokens"].startswith("default"):
+        refuse_small_steps(options, origins["max_step_tokens"])
+    return options
+
+
+def resolve_database(
+    command_line: Mapping[str, str | None],
+    environment: Mapping[str, str] = os.environ,
+    config_file: Path | None = None,
+) -> tuple[str, Path]:
+    """The database as written, and the data directory, as ``resolve`` finds them. Raises ``StartError``."""
+    settled, _ = _settle((DATA_DIR, DATABASE), command_line, environment, config_file)
+    return settled["database"], settled["data_dir"]
+
+
+def _settle(
+    options: tuple[Option, ...],
+    command_line: Mapping[str, str | None],
+    environment: Mapping[str, str],
+    config_file: Path | None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values of ``options`` by field, and where each was written."""
     table = read_config_file(config_file) if config_file is not None else {}
     settled: dict[str, Any] = {}
     origins: dict[str, str] = {}
     value: Any
-    for option in SERVE_OPTIONS:
+    for option in options:
         if (value := command_line.get(option.field)) is not None:
             origin = "MODEL" if option is MODEL else f"--{option.name}"
         elif environment.get(option.variable):
             value, origin = environment[option.variable], option.variable
         elif option.name in table:
             value, origin = table[option.name], f"{config_file}: {option.name}"
-        elif option.name == "data-dir":
+        elif option is DATA_DIR:
             settled[option.field] = default_data_dir(sys.platform, environment, Path.home())
             continue
         else:
@@ -300,11 +341,7 @@ def resolve(
         except ValueError as error:
             message = f"{origin}: {error}, not {value!r}"
             raise StartError(message, code="invalid_option", param=option.name) from None
-    options = ServeOptions(**settled)
-    refuse_public_address(options.host)
-    if not origins["max_step_tokens"].startswith("default"):
-        refuse_small_steps(options, origins["max_step_tokens"])
-    return options
+    return settled, origins
 
 
 def refuse_small_steps(options: ServeOptions, origin: str) -> None:
@@ -318,14 +355,19 @@ def refuse_small_steps(options: ServeOptions, origin: str) -> None:
         )
 
 
-def refuse_public_address(host: str) -> None:
-    """Raise ``StartError`` unless only this machine reaches the address: no keys tell yet who asks."""
-    if not ipaddress.ip_address(host).is_loopback:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    return ipaddress.ip_address(host).is_loopback
+
+
+def refuse_public_address(host: str, live_keys: int) -> None:
+    """Raise ``StartError`` when others reach the address and no key tells who asks."""
+    if not live_keys and not is_loopback(host):
         raise StartError(
-            f"host {host}: without tenants and their keys anybody who reaches this address could use the model, so "
-            "only loopback addresses (127.0.0.1, ::1) are served. To reach it from elsewhere, put a reverse proxy that "
-            "checks who asks in front of it on this machine, or use an SSH tunnel "
-            "(ssh -L 8000:127.0.0.1:8000 THIS_MACHINE).",
+            f"host {host}: without tenants and their keys anybody who reaches this address could use the model. "
+            "Add a tenant and a key first (banyan tenant add NAME, then banyan key add NAME), or listen on a loopback "
+            "address only (127.0.0.1, ::1) and reach it through an SSH tunnel (ssh -L 8000:127.0.0.1:8000 "
+            "THIS_MACHINE).",
             code="public_address",
             param="host",
         )

@@ -26,13 +26,16 @@ from backend.engine.client import EngineClient
 from backend.engine.messages import EngineInfo
 from backend.engine.options import EngineOptions
 from backend.engine.process_client import start_engine
-from backend.errors import StartError
+from backend.errors import BanyanError, StartError
 from backend.server.app import create_app
+from backend.server.engine_settings import EngineSettings
 from backend.server.limits import Limits
 from backend.server.prompts import PromptRegistry
 from backend.server.publishing import publish_prompts
 from backend.server.run import uvicorn_config
 from backend.server.service import ChatService
+from backend.server.tenancy import Tenancy
+from backend.tenants.database import database_url, open_database
 
 ENGINE_WATCH_SECONDS = 0.5
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -54,8 +57,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
                 "model", nargs="?", metavar="MODEL", help=f"{option.help}; default: the bundled demo model"
             )
             continue
-        if option.name == "data-dir":
+        if option is config.DATA_DIR:
             default = "the platform's folder for user data"
+        if option is config.DATABASE:
+            default = "banyan.db in the data folder"
         parser.add_argument(
             f"--{option.name}",
             metavar=option.metavar,
@@ -70,11 +75,38 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until interrupted; the exit code."""
     options = config.resolve(vars(arguments), config_file=arguments.config)
+    console = Console(stderr=True)
+    tenancy = open_tenancy(options, console)
     listener = take_port(options.host, options.port)
     with contextlib.closing(listener):
         found = checkpoint.locate(options.model, options.data_dir)
         with asyncio.Runner(loop_factory=None if sys.platform == "win32" else _uvloop) as runner:
-            return runner.run(serve(options, found, listener, Console(stderr=True)))
+            return runner.run(serve(options, found, listener, console, tenancy))
+
+
+def open_tenancy(options: config.ServeOptions, console: Console) -> Tenancy:
+    """Tenants as the database has them. Raises ``StartError``: the database cannot be used, or others reach the address
+    and there are no keys.
+
+    A data folder in which nothing can be made is no reason not to start: then nobody can be configured there, and the
+    local tenant has its chat, with a warning.
+    """
+    url = database_url(options.database, options.data_dir)
+    try:
+        database = open_database(url)
+    except StartError as error:
+        if options.database or Path(str(url.database)).exists():
+            raise
+        database = None
+        _say(console, f"banyan: nothing is kept, neither conversations nor usage: {error.message}")
+    try:
+        tenancy = Tenancy(
+            database, PromptRegistry.load(checkpoint.DEMO_PROMPTS), local=config.is_loopback(options.host)
+        )
+    except BanyanError as error:
+        raise StartError(error.message, code=error.code, param="database") from error
+    config.refuse_public_address(options.host, tenancy.directory.live_keys())
+    return tenancy
 
 
 def take_port(host: str, port: int) -> socket.socket:
@@ -99,7 +131,11 @@ def take_port(host: str, port: int) -> socket.socket:
 
 
 async def serve(
-    options: config.ServeOptions, found: checkpoint.Checkpoint, listener: socket.socket, console: Console
+    options: config.ServeOptions,
+    found: checkpoint.Checkpoint,
+    listener: socket.socket,
+    console: Console,
+    tenancy: Tenancy,
 ) -> int:
     """Start the engine, serve on ``listener`` until a signal comes, close the engine. Returns the exit code."""
     interrupted = asyncio.Event()
@@ -108,8 +144,9 @@ async def serve(
         if engine is None:
             return 0
         try:
-            return await _serve_engine(engine, options, found, listener, interrupted, console)
+            return await _serve_engine(engine, options, found, listener, interrupted, console, tenancy)
         finally:
+            await tenancy.close()
             await engine.close()
 
 
@@ -165,11 +202,17 @@ async def _serve_engine(
     listener: socket.socket,
     interrupted: asyncio.Event,
     console: Console,
+    tenancy: Tenancy,
 ) -> int:
     host, port = listener.getsockname()[:2]
-    prompts = PromptRegistry.load(checkpoint.DEMO_PROMPTS)
-    service = ChatService(engine, found.folder, found.name, prompts, server_limits(options))
-    publishing = asyncio.create_task(_publish(service, options.arm))  # before anybody can ask for one of the prompts
+    service = ChatService(engine, found.folder, found.name, None, server_limits(options), tenancy=tenancy)
+    settings = EngineSettings(service)
+    await tenancy.start()
+    if options.arm == config.ARMS[0]:
+        tenancy.changed.append(settings.changed)
+    publishing = asyncio.create_task(
+        _publish(service, settings, options.arm)
+    )  # before anybody can ask for one of the prompts
     server = _Server(uvicorn_config(create_app(service), host, port, log_level="warning"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
@@ -193,9 +236,12 @@ async def _serve_engine(
     return 0
 
 
-async def _publish(service: ChatService, arm: str) -> list[str]:
+async def _publish(service: ChatService, settings: EngineSettings, arm: str) -> list[str]:
     """Have the registered prompts shared and kept; warnings. Only our own arm shares anything."""
-    return await publish_prompts(service) if arm == config.ARMS[0] else []
+    if arm != config.ARMS[0]:
+        return []
+    await settings.sync()
+    return await publish_prompts(service) if service.tenancy.directory.is_open else []
 
 
 def _warn(console: Console, publishing: asyncio.Task[list[str]]) -> None:

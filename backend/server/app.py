@@ -8,18 +8,27 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from backend.errors import BanyanError, RequestError
+from backend.server.admin import admin_routes
+from backend.server.auth import Authentication
 from backend.server.chat_completions import chat_completions
 from backend.server.completions import completions
 from backend.server.errors import unexpected
+from backend.server.identity import identity_of
 from backend.server.json_http import error_response, json_response
+from backend.server.origin import is_same_origin
+from backend.server.prompt_routes import own_tenant
+from backend.server.prompt_routes import routes as prompt_routes
 from backend.server.service import ChatService
 from backend.server.socket import responses_socket
-from backend.server.static import BUILT_UI, web_ui
+from backend.server.static import BUILT_UI, open_paths, web_ui
+from backend.server.tickets import TICKET_SECONDS
+from backend.server.usage_routes import own_usage
 from backend.version import installed_version
 
 _log = logging.getLogger("banyan.server")
@@ -37,7 +46,21 @@ class ModelCard(msgspec.Struct):
 
 def create_app(service: ChatService, ui: Path = BUILT_UI) -> Starlette:
     """The ASGI app around ``service``; ``ui``: folder of the built web UI."""
+    tenancy = service.tenancy
     app = Starlette(
+        middleware=[
+            Middleware(
+                Authentication,
+                tenancy.directory,
+                tenancy.limiter,
+                tenancy.tickets,
+                tenancy.connections,
+                clock=tenancy.clock,
+                headers=tenancy.gate.headers,
+                refused=tenancy.refused,
+                static=open_paths(ui),
+            )
+        ],
         routes=[
             Mount(
                 "/v1",
@@ -47,9 +70,13 @@ def create_app(service: ChatService, ui: Path = BUILT_UI) -> Starlette:
                     Route("/completions", completions, methods=["POST"]),
                     Route("/models", _models),
                     Route("/models/{id:path}", _model),
-                    Route("/prompts", _prompts),
+                    Route("/prompts", _prompts, methods=["GET"]),
+                    *prompt_routes("/prompts", own_tenant),
+                    Route("/usage", own_usage, methods=["GET"]),
+                    Route("/tickets", _ticket, methods=["POST"]),
                 ],
             ),
+            Mount("/admin/v1", routes=admin_routes()),
             Route("/health", _health),
             Route("/metrics", _metrics),
             Route("/version", _version),
@@ -80,7 +107,16 @@ async def _model(request: Request) -> Response:
 
 
 async def _prompts(request: Request) -> Response:
-    return json_response({"object": "list", "data": request.app.state.service.prompts.listed()})
+    service: ChatService = request.app.state.service
+    return json_response({"object": "list", "data": service.prompts.listed(identity_of(request.scope).tenant)})
+
+
+async def _ticket(request: Request) -> Response:
+    service: ChatService = request.app.state.service
+    if not is_same_origin(request.headers):
+        raise RequestError("this origin may not call", code="origin_not_allowed", status=403)
+    ticket = service.tenancy.tickets.issue(identity_of(request.scope), service.tenancy.clock())
+    return json_response({"ticket": ticket, "expires_in": int(TICKET_SECONDS)}, 201, {"cache-control": "no-store"})
 
 
 async def _health(request: Request) -> Response:

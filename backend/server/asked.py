@@ -7,7 +7,7 @@ from backend.errors import RequestError
 from backend.server.events import InputItem, ResponseCreate
 from backend.server.limits import Limits
 from backend.server.messages import check_count, message
-from backend.server.prompts import PromptRegistry
+from backend.server.prompts import PromptSource
 from backend.server.sampling import Asked
 from backend.text.template import Message
 
@@ -30,8 +30,6 @@ def refuse_unsupported(event: ResponseCreate) -> None:
         "conversation": event.conversation is not None,
         "truncation": event.truncation not in (None, "disabled"),
         "generate": event.generate is False,
-        "prompt.version": bool(event.prompt and event.prompt.version is not None),
-        "prompt.variables": bool(event.prompt and event.prompt.variables),
     }
     for param, is_asked in asked.items():
         if is_asked:
@@ -63,13 +61,14 @@ def sampling_of(event: ResponseCreate) -> Asked:
     )
 
 
-def instructions_of(event: ResponseCreate, prompts: PromptRegistry) -> str | None:
+def instructions_of(event: ResponseCreate, prompts: PromptSource, tenant: str) -> str | None:
     """The system prompt: given, or registered. Raises ``RequestError`` for an unknown prompt, or for both at once."""
-    if event.prompt is None:
+    reference = event.prompt
+    if reference is None:
         return event.instructions
     if event.instructions is not None:
         raise RequestError("give either prompt or instructions", param="instructions")
-    return prompts.text(event.prompt.id)
+    return prompts.text(reference.id, tenant=tenant, version=reference.version, variables=reference.variables)
 
 
 def messages_of(event: ResponseCreate, limits: Limits) -> list[Message]:

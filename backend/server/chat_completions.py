@@ -24,6 +24,7 @@ from backend.server.completion_types import (
     Delta,
 )
 from backend.server.errors import ErrorResponse, body_of, decoding
+from backend.server.identity import Identity, identity_of
 from backend.server.json_http import json_response, read_body
 from backend.server.limits import Limits
 from backend.server.logprobs import ShownToken
@@ -45,7 +46,7 @@ async def chat_completions(request: Request) -> ASGIApp:
     body = await read_body(request, service.limits.message_bytes)
     asked = decoding(lambda: _decoder.decode(body))
     service.model.check_name(asked.model)
-    completion = await _begin(service, asked, began, large=len(body) > _INLINE_BYTES)
+    completion = await _begin(service, identity_of(request.scope), asked, began, large=len(body) > _INLINE_BYTES)
     if not asked.stream:
         return whole(completion.whole, completion.release)
     try:
@@ -57,7 +58,9 @@ async def chat_completions(request: Request) -> ASGIApp:
     return event_stream(completion.chunks(include_usage), completion.release)
 
 
-async def _begin(service: ChatService, asked: ChatRequest, began: float, *, large: bool) -> "Completion":
+async def _begin(
+    service: ChatService, identity: Identity, asked: ChatRequest, began: float, *, large: bool
+) -> "Completion":
     model = service.model
     _refuse_unsupported(asked)
     check_metadata(asked.metadata, service.limits)
@@ -67,7 +70,7 @@ async def _begin(service: ChatService, asked: ChatRequest, began: float, *, larg
     answers = []
     for index in range(options.n):
         choice = options.choice(index)
-        submit = model.submit(service.engine.next_request_id(), prompt, choice, param="messages")
+        submit = model.submit(service.engine.next_request_id(), prompt, choice, param="messages", identity=identity)
         answers.append((submit, model.reply(len(prompt.ids), choice, began)))
     return Completion(service, Choices(service, answers, options.n, began), logprobs=bool(asked.logprobs))
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from backend.engine.messages import Submit, TokenLogprobs
 from backend.errors import RequestError
+from backend.server.gate import Gate
+from backend.server.identity import LOCAL, Identity
 from backend.server.limits import Limits
 from backend.server.logprobs import PromptToken, ShownToken, TextLogprobs, TokenEntry, text_logprobs, token_entries
 from backend.server.prefill_rate import PrefillRate
-from backend.server.prompts import PromptRegistry
+from backend.server.prompts import PromptSource
 from backend.server.reply import Reply
 from backend.server.sampling import Asked, Defaults, Options, check_options
 from backend.text.conversation import ConversationEncoder, Prompt
@@ -30,8 +32,9 @@ class ChatModel:
         *,
         max_context: int,
         vocab_size: int,
-        prompts: PromptRegistry,
+        prompts: PromptSource,
         limits: Limits,
+        gate: Gate,
         new_seed: Callable[[], int] = lambda: secrets.randbits(63),
     ) -> None:
         """``vocab_size``: width of the engine's logits. Raises ``StartError`` naming the file that is wrong."""
@@ -39,6 +42,7 @@ class ChatModel:
         self.max_context = max_context
         self.prompts = prompts
         self.limits = limits
+        self._gate = gate
         self.prefill_rate = PrefillRate()
         self.vocab_size = vocab_size
         self._new_seed = new_seed
@@ -65,10 +69,15 @@ class ChatModel:
         """Raises ``RequestError`` naming the field that is out of range."""
         return check_options(asked, self._defaults, self.limits, self._new_seed, self.vocab_size)
 
-    def submit(self, request: int, prompt: Prompt, options: Options, param: str = "input") -> Submit:
-        """The engine's request. ``max_tokens`` is clamped to what the context has room for.
+    def submit(
+        self, request: int, prompt: Prompt, options: Options, param: str = "input", identity: Identity = LOCAL
+    ) -> Submit:
+        """The engine's request, held against the limits of who asks, and paid for.
 
-        Raises ``RequestError`` (``context_length_exceeded``) when there is no room for a single token.
+        ``max_tokens`` is clamped to what the context has room for.
+
+        Raises ``RequestError`` (``context_length_exceeded``) when there is no room for a single token, and what
+        ``Gate.admit`` raises.
         """
         size = len(prompt.ids)
         room = self.max_context - size
@@ -80,12 +89,15 @@ class ChatModel:
             )
         if max(prompt.ids, default=0) >= self.vocab_size:
             raise RequestError("the prompt has a token that the model does not know", param=param)
+        self._gate.admit(identity, request, prompt)
         return Submit(
             request=request,
             prompt=prompt.ids.tobytes(),
             max_tokens=room if options.max_tokens is None else min(options.max_tokens, room),
             sampling=options.sampling,
             stop_tokens=[] if options.ignore_eos else self._stop_tokens,
+            tenant=identity.tenant,
+            namespace=identity.namespace,
             queue_seconds=self.limits.queue_seconds,
             system_tokens=prompt.system_tokens,
             history_tokens=prompt.history_tokens,

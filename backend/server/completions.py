@@ -21,6 +21,7 @@ from backend.server.chat_model import ChatModel
 from backend.server.choices import Choices
 from backend.server.completion_types import CompletionUsage
 from backend.server.errors import ErrorResponse, body_of, decoding
+from backend.server.identity import Identity, identity_of
 from backend.server.json_http import json_response, read_body
 from backend.server.limits import Limits
 from backend.server.logprobs import ShownToken, TextLogprobs
@@ -43,7 +44,7 @@ async def completions(request: Request) -> ASGIApp:
     body = await read_body(request, service.limits.message_bytes)
     asked = decoding(lambda: _decoder.decode(body))
     service.model.check_name(asked.model)
-    completion = await _begin(service, asked, began, large=len(body) > _INLINE_BYTES)
+    completion = await _begin(service, identity_of(request.scope), asked, began, large=len(body) > _INLINE_BYTES)
     if not asked.stream:
         return whole(completion.whole, completion.release)
     try:
@@ -62,7 +63,9 @@ class _Text(NamedTuple):
     echoed: str
 
 
-async def _begin(service: ChatService, asked: CompletionRequest, began: float, *, large: bool) -> "TextCompleting":
+async def _begin(
+    service: ChatService, identity: Identity, asked: CompletionRequest, began: float, *, large: bool
+) -> "TextCompleting":
     model = service.model
     _refuse_unsupported(asked)
     options = model.check_options(_sampling(asked))
@@ -84,7 +87,7 @@ async def _begin(service: ChatService, asked: CompletionRequest, began: float, *
         for index in range(options.n):
             choice = options.choice(index)
             request = service.engine.next_request_id()
-            submit = model.submit(request, Prompt(prompt.ids, ()), choice, param="prompt")
+            submit = model.submit(request, Prompt(prompt.ids, ()), choice, param="prompt", identity=identity)
             answers.append((submit, model.reply(len(prompt.ids), choice, began)))
     echoed = [prompt for prompt in prompts for _ in range(options.n)] if asked.echo else None
     choices = Choices(service, answers, options.n, began)

@@ -37,6 +37,10 @@ class Metrics:
             "banyan:request_success", "Requests by how they ended", ["finished_reason"], registry=self._registry
         )
 
+    def add(self, collector: Collector) -> None:
+        """Show what ``collector`` has, too."""
+        self._registry.register(collector)
+
     def text(self) -> bytes:
         """Prometheus's text format."""
         return generate_latest(self._registry)

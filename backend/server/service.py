@@ -12,9 +12,11 @@ from backend.engine.client import EngineClient, Generation
 from backend.engine.messages import Output, Started, Submit
 from backend.errors import BanyanError, EngineError
 from backend.server.chat_model import ChatModel
+from backend.server.gate import Meter
 from backend.server.limits import Limits
 from backend.server.metrics import Metrics
 from backend.server.prompts import PromptRegistry
+from backend.server.tenancy import Tenancy
 
 _STALL_SECONDS = 30.0
 
@@ -30,13 +32,17 @@ class ChatService:
         prompts: PromptRegistry | None = None,
         limits: Limits | None = None,
         *,
+        tenancy: Tenancy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises ``StartError`` when the folder's tokenizer or template cannot be used."""
+        """``tenancy``: who may do what; without it there is one local tenant, with ``prompts``.
+
+        Raises ``StartError`` when the folder's tokenizer or template cannot be used."""
         self.engine = engine
         self.clock = clock
         self.limits = limits or Limits()
-        self.prompts = prompts or PromptRegistry()
+        self.tenancy = tenancy or Tenancy(None, prompts)
+        self.prompts = self.tenancy.prompts
         self.created = int(time.time())
         self.model = ChatModel(
             model_folder,
@@ -45,8 +51,10 @@ class ChatService:
             vocab_size=engine.info.vocab_size,
             prompts=self.prompts,
             limits=self.limits,
+            gate=self.tenancy.gate,
         )
         self.metrics = Metrics(engine.info, lambda: engine.load, lambda: engine.alive)
+        self.metrics.add(self.tenancy)
         self._open = 0
         self._seen_steps = -1
         self._seen_at = clock()
@@ -61,7 +69,7 @@ class ChatService:
         return secrets.token_hex(16)
 
     def generate(self, submit: Submit, began: float) -> "MeasuredGeneration":
-        """Hand a request to the engine. ``began``: when it came, on ``clock``.
+        """Hand a request to the engine that ``ChatModel.submit`` has made. ``began``: when it came, on ``clock``.
 
         Raises ``EngineError`` when the engine is gone, ``BanyanError`` (``server_overloaded``) when too many are open.
         """
@@ -69,9 +77,14 @@ class ChatService:
             raise BanyanError("too many requests are open; try again soon", code="server_overloaded", status=503)
         if not self.engine.alive:
             raise EngineError("the engine is gone", status=503)
-        generation = self.engine.generate(submit)
+        meter = self.tenancy.gate.begin(submit.request)
+        try:
+            generation = self.engine.generate(submit)
+        except BaseException:
+            meter.ended(0, None, "error")
+            raise
         self._open += 1
-        return MeasuredGeneration(self, generation, len(submit.prompt) // 4, began)
+        return MeasuredGeneration(self, generation, meter, len(submit.prompt) // 4, began)
 
     def closed_one(self) -> None:
         """A generation ended or was cancelled; called once by each."""
@@ -90,9 +103,13 @@ class ChatService:
 class MeasuredGeneration:
     """A ``Generation`` that is watched as it passes: queue time, TTFT, gaps, counts. Iterate once."""
 
-    def __init__(self, service: ChatService, generation: Generation, prompt_tokens: int, began: float) -> None:
+    def __init__(
+        self, service: ChatService, generation: Generation, meter: Meter, prompt_tokens: int, began: float
+    ) -> None:
         self._service = service
         self._generation = generation
+        self._meter = meter
+        self._ttft_ms: float | None = None
         self._prompt_tokens = prompt_tokens
         self._began = began
         self._started: Started | None = None
@@ -118,6 +135,7 @@ class MeasuredGeneration:
 
     def _on_start(self, event: Started) -> None:
         self._started = event
+        self._meter.started(event.cached)
         self._service.metrics.queue.observe(event.queue_ms / 1000)
         self._service.metrics.prompt.observe(self._prompt_tokens)
 
@@ -126,6 +144,7 @@ class MeasuredGeneration:
         metrics = self._service.metrics
         if event.tokens:
             if self._last is None:
+                self._ttft_ms = 1000 * (now - self._began)
                 metrics.ttft.observe(now - self._began)
                 self._measure_prefill(now)
             else:
@@ -145,6 +164,7 @@ class MeasuredGeneration:
             return
         self._open = False
         self._service.closed_one()
+        self._meter.ended(self._count, self._ttft_ms, reason)
         metrics = self._service.metrics
         metrics.ended.labels(finished_reason=reason).inc()
         metrics.output.observe(self._count)

@@ -37,6 +37,7 @@ from backend.server.events import (
     SessionOpened,
     StreamId,
 )
+from backend.server.identity import LOCAL, Identity
 from backend.server.messages import with_system
 from backend.server.reply import Reply
 from backend.server.response_stream import ResponseStream
@@ -70,12 +71,14 @@ class Session:
         new_request: Callable[[], int],
         new_id: Callable[[], str],
         extensions: bool = False,
+        identity: Identity = LOCAL,
     ) -> None:
         """``new_request``: ids for the engine; ``new_id``: unguessable text, unique in this server."""
         self._model = model
         self._new_request = new_request
         self._new_id = new_id
         self._extensions = extensions
+        self._identity = identity
         self._lanes: dict[int, _Lane] = {}
         self._finished: OrderedDict[str, Conversation] = OrderedDict()
         self._malformed = 0
@@ -88,7 +91,7 @@ class Session:
             return []
         limits = self._model.limits
         bounds = SessionLimits(limits.message_bytes, limits.lanes, self._model.max_context)
-        return [Send(SessionOpened("local", self._model.name, bounds))]
+        return [Send(SessionOpened(self._identity.tenant, self._model.name, bounds))]
 
     def receive(self, message: str | bytes, now: float, wall: int) -> list[Effect]:
         """A message of the client. ``now``: seconds of a clock that never jumps; ``wall``: Unix time in seconds."""
@@ -111,7 +114,7 @@ class Session:
         try:
             if isinstance(result, BanyanError):
                 raise result
-            submit = self._model.submit(key, result, lane.options)
+            submit = self._model.submit(key, result, lane.options, identity=self._identity)
         except BanyanError as error:
             del self._lanes[key]
             return [_refusal(error, UNSET if lane.name is None else lane.name)]
@@ -182,7 +185,7 @@ class Session:
         refuse_unsupported(event)
         check_metadata(event.metadata, self._model.limits)
         options = self._model.check_options(sampling_of(event))
-        instructions = instructions_of(event, self._model.prompts)
+        instructions = instructions_of(event, self._model.prompts, self._identity.tenant)
         messages = messages_of(event, self._model.limits)
         work = self._work(self._past(event.previous_response_id), instructions, messages)
         key = self._new_request()

@@ -19,6 +19,7 @@ from backend.errors import BanyanError, EngineError
 from backend.server.effects import Abandon, Close, Effect, Generate, Prepare, Send
 from backend.server.errors import body_of, unexpected
 from backend.server.events import Error
+from backend.server.identity import identity_of
 from backend.server.origin import is_same_origin
 from backend.server.outbox import Outbox
 from backend.server.service import ChatService, MeasuredGeneration
@@ -54,6 +55,7 @@ class _Shell:
             new_request=service.engine.next_request_id,
             new_id=service.new_id,
             extensions=extensions,
+            identity=identity_of(websocket.scope),
         )
         self._outbox = Outbox(service.limits.send_queue_bytes)
         self._generations: dict[int, MeasuredGeneration] = {}

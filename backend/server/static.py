@@ -25,6 +25,12 @@ _NOT_BUILT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Bany
 <a href="/v1/models">/v1/models</a>.</p></html>"""
 
 
+def open_paths(folder: Path = BUILT_UI) -> frozenset[str]:
+    """The paths that anybody may read: those of the files in ``folder``, and the page itself."""
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return frozenset({"/", *(f"/{name}" for name in files)})
+
+
 def web_ui(folder: Path = BUILT_UI) -> ASGIApp:
     """Serves ``folder``; looked at once, when the app is made."""
     if not (folder / "index.html").is_file():

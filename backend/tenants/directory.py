@@ -11,9 +11,10 @@ from collections.abc import Callable
 import msgspec
 
 from backend.tenants import changes, keys
+from backend.tenants import identity as identities
 from backend.tenants.database import Database
 from backend.tenants.errors import DatabaseError
-from backend.tenants.identity import LOCAL_IDENTITY, Identity
+from backend.tenants.identity import Identity
 from backend.tenants.keys import Key
 from backend.tenants.limits import TenantLimits
 from backend.tenants.names import LOCAL
@@ -36,17 +37,21 @@ class Content(msgspec.Struct, frozen=True):
 class Directory:
     """``clock``: Unix time in seconds. Reading is lock-free: ``content`` is replaced as a whole."""
 
-    def __init__(self, database: Database | None, clock: Callable[[], float] = time.time) -> None:
-        """Without a database there is the local tenant only. Raises ``DatabaseError``."""
+    def __init__(
+        self, database: Database | None, clock: Callable[[], float] = time.time, *, local: bool = True
+    ) -> None:
+        """Without a database there is the local tenant only. ``local``: whether there is one while none is configured,
+        which only a server that nobody else reaches may have. Raises ``DatabaseError``."""
         self._database = database
+        self._local = local
         self._clock = clock
         self.content = Content() if database is None else _read(database)
         self.reachable = True
 
     @property
     def is_open(self) -> bool:
-        """No tenant is configured: everybody is the local one."""
-        return not self.content.tenants
+        """No tenant is configured and everybody is the local one."""
+        return self._local and not self.content.tenants
 
     def live_keys(self) -> int:
         """Keys that open something now."""
@@ -61,7 +66,7 @@ class Directory:
     def authenticate(self, secret: str | None) -> Identity | None:
         """Whose key this is; None when it opens nothing. Without tenants everybody is the local one."""
         if self.is_open:
-            return LOCAL_IDENTITY
+            return identities.LOCAL
         tenant = keys.tenant_of(secret) if secret else None
         if secret is None or tenant is None or tenant not in self.content.tenants:
             return None
@@ -74,7 +79,7 @@ class Directory:
     def still(self, identity: Identity) -> bool:
         """Whether an identity that was given is one still: its key lives, with the same scopes."""
         if self.is_open:
-            return identity == LOCAL_IDENTITY
+            return identity == identities.LOCAL
         now = self._clock()
         owned = self.content.keys.get(identity.tenant, ()) if identity.tenant in self.content.tenants else ()
         return any(key.id == identity.key_id and key.is_live(now) and _identity(key) == identity for key in owned)
@@ -102,6 +107,12 @@ class Directory:
         own = [prompt for (owner, _), prompt in self.content.prompts.items() if owner == tenant]
         others = [p for (owner, _), p in self.content.prompts.items() if owner not in (tenant, LOCAL)]
         return [*own, *(p for p in others if self.latest(p).public)]
+
+    def versions_of(self, tenant: str) -> list[PromptVersion]:
+        """All versions that a tenant may name: of its own prompts, and public ones of others'."""
+        prompts = {(prompt.tenant, prompt.id) for prompt in self.prompts_of(tenant)}
+        found = [v for v in self.content.versions.values() if (v.tenant, v.id) in prompts]
+        return [version for version in found if version.public or version.tenant == tenant]
 
     def latest(self, prompt: Prompt) -> PromptVersion:
         """The version that is served."""

@@ -1,9 +1,9 @@
-"""Holds tenants to their limits. Pure: time is an argument (``now``: seconds of a clock that never jumps, ``wall``: Unix
-time), nothing blocks, nothing is read.
+"""Holds tenants to their limits. Pure: nothing blocks, nothing is read, time is an argument.
 
-Rates are token buckets that hold a minute's worth. A prompt is paid for when it is admitted, what turns out to be cached
-is given back by weight; output is paid for as it ends, into debt if need be, and a tenant in debt waits until it is paid:
-over a long time nobody gets more than the rate, and nobody has to guess how long an answer will be.
+``now`` is in seconds of a clock that never jumps, ``wall`` Unix time. Rates are token buckets that hold a minute's
+worth. A prompt is paid for when it is admitted, what turns out to be cached is given back by weight; output is paid for
+as it ends, into debt if need be, and a tenant in debt waits until it is paid: over a long time nobody gets more than
+the rate, and nobody has to guess how long an answer will be.
 """
 
 from collections.abc import Callable
@@ -53,11 +53,12 @@ class Bucket:
 
 
 class _Budget:
-    """``before``: charged before this process counted, in the period that began at ``begins``."""
+    """``before``: charged before this process counted, in the period that began at ``begins``; 0 until ``loaded``."""
 
-    def __init__(self, begins: int, before: int) -> None:
+    def __init__(self, begins: int, before: int = 0, *, loaded: bool = False) -> None:
         self.begins = begins
         self.before = before
+        self.loaded = loaded
         self.since = 0.0
 
 
@@ -96,8 +97,8 @@ class Limiter:
                 )
             if wait := bucket.wait(needs[what], now):
                 raise LimitError(f"this tenant's limit of {bucket.rate} {what} a minute is reached", retry_after_s=wait)
-        for what in ("requests", "input tokens"):
-            if bucket := account.buckets.get(what):
+        for what, bucket in account.buckets.items():
+            if what != "output tokens":
                 bucket.take(needs[what], now)
 
     def refuse_streams(self, tenant: str) -> None:
@@ -114,7 +115,7 @@ class Limiter:
         return Running(self, tenant)
 
     def headers(self, tenant: str, now: float, wall: float) -> dict[str, str]:
-        """OpenAI's ``x-ratelimit-*``, of the limits that there are; tokens: of input or output, whichever is scarcer."""
+        """OpenAI's ``x-ratelimit-*``, of the limits that there are; tokens: of input or output, the scarcer."""
         limits, account = self._limits_of(tenant), self._account(tenant)
         buckets = self._buckets(account, limits, now)
         scarce = min(
@@ -133,13 +134,13 @@ class Limiter:
     # ---- budgets -------------------------------------------------------------------------------------
 
     def load(self, tenant: str, begins: int, charged: int) -> None:
-        """``charged`` tokens were recorded in the period that began at ``begins``, before this process counted."""
-        self._account(tenant).budget = _Budget(begins, charged)
+        """``charged`` tokens are recorded of the period that began at ``begins``: counting goes on from there."""
+        self._account(tenant).budget = _Budget(begins, charged, loaded=True)
 
     def is_loaded(self, tenant: str, begins: int) -> bool:
         """Whether ``load`` was called for this period."""
         budget = self._account(tenant).budget
-        return budget is not None and budget.begins == begins
+        return budget is not None and budget.loaded and budget.begins == begins
 
     def spent(self, tenant: str, wall: float) -> int:
         """Charged tokens of the period."""
@@ -199,9 +200,7 @@ class Limiter:
 
     def _account(self, tenant: str) -> _Account:
         account = self._accounts.get(tenant)
-        if account is None:
-            account = self._accounts[tenant] = _Account()
-        return account
+        return account if account is not None else self._accounts.setdefault(tenant, _Account())
 
     def _buckets(self, account: _Account, limits: TenantLimits, now: float) -> dict[str, Bucket]:
         """Those of the limits that there are; made and resized as the limits change."""
@@ -224,7 +223,7 @@ class Limiter:
         account = self._account(tenant)
         begins = period_begin(self._limits_of(tenant).budget_period, wall)
         if account.budget is None or account.budget.begins != begins:
-            account.budget = _Budget(begins, 0)
+            account.budget = _Budget(begins)
         return account.budget
 
     def _refuse_spent(self, tenant: str, limits: TenantLimits, wall: float) -> None:
@@ -263,6 +262,7 @@ class Running:
         self._leave_queue()
         self._limiter.account_of(self._tenant).streams -= 1
         if not begun:
+            self._limiter.settle(self._tenant, input_tokens, 0, now)  # nothing was computed
             return 0
         weight = self._limiter.cached_weight(self._tenant)
         charged = round(input_tokens - cached_tokens * (1 - weight)) + output_tokens

@@ -14,9 +14,9 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 class TenantLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """0: no limit. ``streams``: responses in flight, ``queued``: those of them that have not begun.
 
-    ``cached_weight``: what a cached prompt token counts for. Budgets are counted in charged tokens (prompt tokens, cached
-    ones by weight, and output tokens) of a UTC day or month, or of all times: past the soft one callers are warned, past
-    the hard one refused.
+    ``cached_weight``: what a cached prompt token counts for. Budgets are counted in charged tokens (prompt tokens,
+    cached ones by weight, and output tokens) of a UTC day or month, or of all times: past the soft one callers are
+    warned, past the hard one refused.
     """
 
     requests_per_minute: Count = 0

@@ -75,7 +75,7 @@ class UsageStore:
         query = _between(sa.select(usage_hours.c.tenant, *sums), tenant, since, until).group_by(usage_hours.c.tenant)
         with self._database.reading() as connection:
             rows = connection.execute(query.order_by(usage_hours.c.tenant)).mappings()
-            return [UsageSums(row["tenant"], **{name: int(row[name]) for name in _SUMS}) for row in rows]
+            return [UsageSums(row["tenant"], "", 0, *(int(row[name]) for name in _SUMS)) for row in rows]
 
     def charged(self, tenant: str, since: int) -> int:
         """Charged tokens since the hour of ``since``."""

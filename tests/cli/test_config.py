@@ -20,6 +20,7 @@ OTHERS = {
     "dtype": ("float32", "bfloat16"),
     "weights": ("int8", "auto"),
     "data-dir": ("/a", "/b"),
+    "database": ("sqlite:////a.db", "sqlite:////b.db"),
     "kv-memory": ("1MiB", "2MiB"),
     "page-size": ("8", "32"),
     "max-running": ("3", "4"),
@@ -74,7 +75,7 @@ def test_precedence(option: config.Option, tmp_path: Path) -> None:
         ("dtype = 7", ["dtype", "float16"]),
         ("data-dir = 3", ["data-dir"]),
         ("port = ", ["banyan.toml", "TOML"]),
-        ("host = '0.0.0.0'", ["loopback"]),
+        ("host = 'example.org'", ["IP address"]),
         ("overlap = 1", ["banyan.toml: overlap", "on or off", "1"]),
         ("arm = true", ["arm", "continuous"]),
         ("max-step-tokens = 63", ["banyan.toml: max-step-tokens", "63 tokens", "64 requests", "max-running"]),
@@ -144,17 +145,20 @@ def test_environment_errors_name_the_variable() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "8.8.8.8", "2001:db8::1"])
-def test_only_loopback(host: str) -> None:
+def test_only_loopback_without_keys(host: str) -> None:
+    assert resolve({"host": host}, {}).host == host
     with pytest.raises(StartError) as caught:
-        resolve({"host": host}, {})
+        config.refuse_public_address(host, 0)
     assert caught.value.code == "public_address"
-    assert host in caught.value.message
-    assert "reverse proxy" in caught.value.message
+    assert all(word in caught.value.message for word in (host, "banyan tenant add", "banyan key add", "SSH tunnel"))
+    config.refuse_public_address(host, 1)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 def test_loopback(host: str) -> None:
-    assert resolve({"host": host}, {}).host in (host, "127.0.0.1")
+    found = resolve({"host": host}, {}).host
+    assert found in (host, "127.0.0.1")
+    config.refuse_public_address(found, 0)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from backend.cli.main import main
 from backend.engine.messages import EngineInfo, Loading
 from backend.engine.options import EngineOptions
 from backend.errors import StartError
+from backend.server.tenancy import Tenancy
 
 ROOT = Path(__file__).resolve().parents[2]
 BANYAN = [sys.executable, "-m", "backend.cli.main"]
@@ -214,7 +215,7 @@ def test_ends_when_the_engine_dies() -> None:
     ("arguments", "words"),
     [
         (["no-such-folder"], ["MODEL 'no-such-folder'", "org/name"]),
-        (["--host", "0.0.0.0"], ["loopback", "reverse proxy"]),
+        (["--host", "0.0.0.0"], ["loopback", "banyan tenant add", "SSH tunnel"]),
         (["--port", "x"], ["--port: ", "65535"]),
         (["--config", "missing.toml"], ["--config", "missing.toml"]),
         (["--kv-memory", "1MiB", "--page-size", "256", "--dtype", "float32"], ["page"]),
@@ -249,7 +250,9 @@ async def test_interrupted_while_loading(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(serve, "start_engine", never)
     found = checkpoint.Checkpoint(Path("/nowhere"), "m")
     with contextlib.closing(serve.take_port("127.0.0.1", 0)) as listener:
-        assert await serve.serve(config.resolve({}, {}), found, listener, Console(file=io.StringIO())) == 0
+        assert (
+            await serve.serve(config.resolve({}, {}), found, listener, Console(file=io.StringIO()), Tenancy(None)) == 0
+        )
     assert cancelled.is_set()
 
 

@@ -298,7 +298,7 @@ BAD: list[tuple[object, str, str | None]] = [
     ),
     (create(previous_response_id="resp_x"), "previous_response_not_found", "previous_response_id"),
     (create(prompt={"id": "nobody"}), "prompt_not_found", "prompt.id"),
-    (create(prompt={"id": "bakery", "version": "2"}), "unsupported_parameter", "prompt.version"),
+    (create(prompt={"id": "bakery", "version": "2"}), "prompt_not_found", "prompt.version"),
     (create(prompt={"id": "bakery"}, instructions="x"), "invalid_request", "instructions"),
     (create(temperature=-0.1), "invalid_request", "temperature"),
     (create(temperature=10**30), "invalid_request", "temperature"),
