@@ -11,6 +11,7 @@ from array import array
 from backend.engine.messages import Submit
 from backend.errors import BanyanError, EngineError
 from backend.server.service import ChatService
+from backend.server.tenant_prompts import VARIABLE
 from backend.tenants.prompt_store import PromptVersion
 from backend.tenants.tenant_store import Tenant
 from scheduler.plan import Sampling
@@ -101,8 +102,14 @@ class EngineSettings:
             pass
 
     def _ids(self, version: PromptVersion) -> "array[int] | None":
+        """What every conversation on it begins with: up to the first variable, when it has any."""
+        prefix = self._service.model.encoder.system_prefix
         try:
-            return self._service.model.encoder.system_prefix(version.text)
+            if not VARIABLE.search(version.text):
+                return prefix(version.text)
+            one, other = (prefix(VARIABLE.sub(word, version.text)) for word in ("a", "7"))
+            same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+            return one[:same]
         except BanyanError as error:
             _log.warning("the system prompt %s/%s cannot be rendered: %s", version.tenant, version.id, error.message)
             return None

@@ -15,7 +15,8 @@ from backend.tenants.names import LOCAL
 from backend.tenants.prompt_store import Prompt, PromptVersion
 from backend.text.template import Message
 
-_VARIABLE = re.compile(r"\{\{ *[A-Za-z_][A-Za-z0-9_]{0,63} *\}\}")
+VARIABLE = re.compile(r"\{\{ *[A-Za-z_][A-Za-z0-9_]{0,63} *\}\}")
+_LOCKED_VALUE_CHARS = 500
 
 
 class TenantPrompts:
@@ -66,10 +67,10 @@ class TenantPrompts:
         system = messages[0]["content"]
         for prompt in self._directory.prompts_of(tenant):
             latest = self._directory.latest(prompt)
-            if _begins_as(latest.text, system):
+            if _begins_as(latest, system):
                 return latest
         for version in self._directory.versions_of(tenant):
-            if _begins_as(version.text, system):
+            if _begins_as(version, system):
                 return version
         return None
 
@@ -112,19 +113,21 @@ class TenantPrompts:
         return ListedPrompt(name, prompt.name, prompt.description, latest.text, questions)
 
 
-def _begins_as(text: str, system: str) -> bool:
-    """Whether ``system`` is ``text``, or ``text`` with something in the place of each variable."""
-    if "{{" not in text:
-        return text == system
-    first, *rest = _VARIABLE.split(text)
+def _begins_as(version: PromptVersion, system: str) -> bool:
+    """Whether ``system`` is the version's text, or that with something in the place of each variable; in a locked one
+    with a short line, so that a value cannot be a system prompt of its own."""
+    first, *rest = VARIABLE.split(version.text)
     if not rest:
-        return text == system
-    if not system.startswith(first) or not system.endswith(rest[-1]):
+        return version.text == system
+    if not system.startswith(first):
         return False
     at = len(first)
-    for piece in rest[:-1]:
-        at = system.find(piece, at)
-        if at < 0:
+    for index, piece in enumerate(rest):
+        found = system.find(piece, at) if index < len(rest) - 1 else len(system) - len(piece)
+        if found < at or not system.startswith(piece, found):
             return False
-        at += len(piece)
-    return at <= len(system) - len(rest[-1])
+        value = system[at:found]
+        if version.locked and ("\n" in value or len(value) > _LOCKED_VALUE_CHARS):
+            return False
+        at = found + len(piece)
+    return True

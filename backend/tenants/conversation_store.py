@@ -3,7 +3,6 @@
 Always asked for by tenant and id together: another tenant's response is one that is not there.
 """
 
-import json
 import time
 from array import array
 from collections.abc import Callable
@@ -47,8 +46,7 @@ class ConversationStore:
             "id": response.id,
             "previous_id": response.previous_id,
             "ids": response.ids.tobytes(),
-            # as ASCII, so that text with NUL or half a surrogate pair fits into every database
-            "messages": _ascii(msgspec.json.encode(response.messages)),
+            "messages": msgspec.json.encode(response.messages).decode(),  # JSON escapes NUL, which PostgreSQL refuses
             "system_tokens": response.system_tokens,
             "body": response.body,
             "created": created,
@@ -92,7 +90,3 @@ class ConversationStore:
 
 def _is(tenant: str, response_id: str) -> sa.ColumnElement[bool]:
     return sa.and_(responses.c.tenant == tenant, responses.c.id == response_id)
-
-
-def _ascii(encoded: bytes) -> str:
-    return json.dumps(json.loads(encoded))

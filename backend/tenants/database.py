@@ -109,11 +109,14 @@ class Database:
 def open_database(url: URL) -> Database:
     """A database that is up to date; a missing SQLite file is made. Raises ``StartError``."""
     if url.get_backend_name() == "sqlite" and url.database:
+        path = Path(url.database)
         try:
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():  # prompts and conversations are in it: its owner's alone, and so the log beside it
+                path.touch(mode=0o600)
         except OSError as error:
             raise StartError(
-                f"cannot make the folder of the database {url.database}: {error.strerror}",
+                f"cannot make the database {url.database}: {error.strerror}",
                 code="database_unavailable",
                 param="database",
             ) from error
