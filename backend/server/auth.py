@@ -7,11 +7,13 @@ WebSockets too. Keeps what is open by identity, so that a key that is revoked ta
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.errors import BanyanError
+from backend.errors import BanyanError, RequestError
 from backend.server.access import required_scope
 from backend.server.identity import STATE_KEY, Identity
 from backend.server.json_http import error_response
@@ -113,6 +115,8 @@ class Authentication:
     def _identify(self, scope: Scope) -> Identity | None:
         """None: nobody needs to be known. Raises ``BanyanError``: 401 or 403."""
         if self._directory.is_open:
+            if not names_this_machine(scope):
+                _refuse_administration(scope)
             return self._directory.authenticate(None)
         # who is nobody learns nothing about what there is
         known = self._known(scope)
@@ -184,6 +188,26 @@ class Authentication:
                     await self._refuse(_unauthorized(_WORDS), scope, receive, send)
                 elif scope["type"] == "websocket":
                     await send({"type": "websocket.close", "code": REVOKED, "reason": _WORDS})
+
+
+def names_this_machine(scope: Scope) -> bool:
+    """Whether the Host header is ``localhost`` or a loopback address, or there is none."""
+    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    try:
+        names = [urlsplit(f"//{host}").hostname or "" for host in hosts]
+        return all(name == "localhost" or ip_address(name).is_loopback for name in names)
+    except ValueError:
+        return False
+
+
+def _refuse_administration(scope: Scope) -> None:
+    """A page whose name was made to point at this machine passes as same-origin: it may chat, as it always could, but
+    make no tenant and no prompt. Raises ``RequestError``."""
+    path = scope["path"]
+    writes = scope["type"] == "http" and scope["method"] not in ("GET", "HEAD")
+    if path.startswith("/admin/") or (writes and (path + "/").startswith("/v1/prompts/")):
+        message = "without keys, administration is for callers who name this machine: http://127.0.0.1 or localhost"
+        raise RequestError(message, code="not_allowed", status=403)
 
 
 def _unauthorized(message: str = "a valid key is needed: Authorization: Bearer sk-...") -> BanyanError:

@@ -17,14 +17,17 @@ KEPT_SECONDS = 30 * 86_400
 
 
 class StoredResponse(msgspec.Struct, frozen=True):
-    """A finished response. ``ids``: all tokens of the conversation up to its end; ``messages``: the same as roles and
-    text, the answer last; ``body``: the response object as JSON, for who asks for it. ``created``, ``expires``: Unix
-    seconds, 0: now, and in 30 days."""
+    """A finished response. ``ids``: all tokens of the conversation up to its end.
+
+    ``messages``: roles and texts, of which the first ``answered`` are in the ids; ``body``: the response object as JSON,
+    for who asks for it. ``created``, ``expires``: Unix seconds, 0: now, and in 30 days.
+    """
 
     id: str
     previous_id: str | None
     ids: "array[int]"
     messages: tuple[dict[str, str], ...]
+    answered: int = 0
     system_tokens: int = 0
     body: str = ""
     created: int = 0
@@ -47,6 +50,7 @@ class ConversationStore:
             "previous_id": response.previous_id,
             "ids": response.ids.tobytes(),
             "messages": msgspec.json.encode(response.messages).decode(),  # JSON escapes NUL, which PostgreSQL refuses
+            "answered": response.answered,
             "system_tokens": response.system_tokens,
             "body": response.body,
             "created": created,
@@ -71,6 +75,7 @@ class ConversationStore:
             row["previous_id"],
             ids,
             messages,
+            row["answered"],
             row["system_tokens"],
             row["body"],
             row["created"],

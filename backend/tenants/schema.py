@@ -132,6 +132,7 @@ responses = Table(
     Column("previous_id", String(128)),
     Column("ids", LargeBinary, nullable=False),
     Column("messages", Text, nullable=False),
+    Column("answered", Integer, nullable=False),
     Column("system_tokens", Integer, nullable=False),
     Column("body", Text, nullable=False),
     Column("created", BigInteger, nullable=False),

@@ -367,6 +367,28 @@ async def test_a_change_of_scopes_ends_what_was_open(walled: Walled) -> None:
     assert not walled.tenancy.directory.still(msgspec.structs.replace(identity, tenant="b"))
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:8000", 201), ("localhost", 201), ("[::1]:8000", 201), ("evil.example:8000", 403), ("10.0.0.1", 403)],
+)
+async def test_without_keys_only_who_names_this_machine_administers(
+    folder: Path, tokenizer: TextTokenizer, tmp_path: Path, host: str, status: int
+) -> None:
+    """A foreign page's own name, made to point at this machine, is no way in."""
+    tenancy = Tenancy(open_database(database_url("", tmp_path)))
+    engine = FakeEngine(lambda prompt: (), vocab_size=tokenizer.vocab_size)
+    app = create_app(ChatService(engine, folder, "small", tenancy=tenancy), tmp_path)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://x", headers={"host": host}
+    ) as client:
+        made = await client.post("/v1/prompts", json={"id": "p", "text": "x"})
+        assert made.status_code == status
+        assert (await client.get("/admin/v1/tenants")).status_code == (200 if status == 201 else 403)
+        assert (await client.post("/admin/v1/tenants", json={"name": "x"})).status_code == status
+    assert len(tenancy.directory.content.tenants) == (status == 201)
+    await tenancy.close()
+
+
 async def test_configuring_a_tenant_ends_the_open_house(folder: Path, tokenizer: TextTokenizer, tmp_path: Path) -> None:
     tenancy = Tenancy(open_database(database_url("", tmp_path)))
     engine = FakeEngine(lambda prompt: (), vocab_size=tokenizer.vocab_size)

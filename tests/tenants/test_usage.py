@@ -109,7 +109,7 @@ def test_the_writer_writes_behind_ones_back(sqlite: Database) -> None:
 
 def response(name: str = "resp_1", previous: str | None = None) -> StoredResponse:
     messages = ({"role": "user", "content": "Hi \0 🙂"}, {"role": "assistant", "content": "Hello"})
-    return StoredResponse(name, previous, array("I", [1, 2, 2**32 - 1]), messages, 1, '{"id": "x"}')
+    return StoredResponse(name, previous, array("I", [1, 2, 2**32 - 1]), messages, 2, 1, '{"id": "x"}')
 
 
 def test_a_response_comes_back_exactly(database: Database, clock: Clock) -> None:
@@ -117,9 +117,10 @@ def test_a_response_comes_back_exactly(database: Database, clock: Clock) -> None
     store.save("a", response("resp_2", "resp_1"))
     found = store.load("a", "resp_2")
     assert found is not None
-    assert (found.previous_id, found.ids, found.system_tokens, found.body) == (
+    assert (found.previous_id, found.ids, found.answered, found.system_tokens, found.body) == (
         "resp_1",
         array("I", [1, 2, 2**32 - 1]),
+        2,
         1,
         '{"id": "x"}',
     )

@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("previous_id", sa.String(128)),
         sa.Column("ids", sa.LargeBinary, nullable=False),
         sa.Column("messages", sa.Text, nullable=False),
+        sa.Column("answered", sa.Integer, nullable=False),
         sa.Column("system_tokens", sa.Integer, nullable=False),
         sa.Column("body", sa.Text, nullable=False),
         _number("created"),
