@@ -52,9 +52,11 @@ class OpenConnections:
         return task in self._ended
 
     def end(self, still: Callable[[Identity], bool]) -> None:
-        """Cancel the tasks of everybody who is not ``still`` known."""
+        """Cancel the tasks of everybody who is not ``still`` known; not the one that calls, so that whoever ends its
+        own key hears that it is done."""
+        here = asyncio.current_task()
         for identity in [identity for identity in self._open if not still(identity)]:
-            for task in self._open[identity] - self._ended:
+            for task in self._open[identity] - self._ended - {here}:
                 self._ended.add(task)
                 task.cancel()
 

@@ -19,8 +19,8 @@ KEPT_SECONDS = 30 * 86_400
 class StoredResponse(msgspec.Struct, frozen=True):
     """A finished response. ``ids``: all tokens of the conversation up to its end.
 
-    ``messages``: roles and texts, of which the first ``answered`` are in the ids; ``body``: the response object as JSON,
-    for who asks for it. ``created``, ``expires``: Unix seconds, 0: now, and in 30 days.
+    ``messages``: roles and texts, of which the first ``answered`` are in the ids; ``body``: the response object as
+    JSON, for who asks for it. ``created``, ``expires``: Unix seconds, 0: now, and in 30 days.
     """
 
     id: str
