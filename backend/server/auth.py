@@ -163,7 +163,7 @@ class Authentication:
                 added = self._headers(identity.tenant).items()
                 pairs = [(name.encode(), value.encode()) for name, value in added]
                 message["headers"] = [*message.get("headers", ()), *pairs]
-            begun = begun or message["type"] in ("http.response.start", "websocket.accept")
+                begun = True
             await send(message)
 
         task = asyncio.current_task()
@@ -172,7 +172,8 @@ class Authentication:
         self._connections.add(identity, task)
         ended = False
         try:
-            await self._app(scope, receive, noticed)
+            # of a socket every message would go through one more call
+            await self._app(scope, receive, noticed if scope["type"] == "http" else send)
         except asyncio.CancelledError:
             if not self._connections.is_ended(task):
                 raise
@@ -180,7 +181,7 @@ class Authentication:
         finally:
             ended = self._connections.remove(identity, task)
         if ended:
-            await self._end(scope, receive, send, begun=begun)
+            await self._end(scope, receive, send, begun=begun or scope["type"] == "websocket")
 
     async def _end(self, scope: Scope, receive: Receive, send: Send, *, begun: bool) -> None:
         """Say that the key opens nothing any more; a peer that does not read gets no more than a second."""
