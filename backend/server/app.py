@@ -22,7 +22,7 @@ from backend.server.errors import unexpected
 from backend.server.identity import identity_of
 from backend.server.json_http import error_response, json_response
 from backend.server.origin import is_same_origin
-from backend.server.prompt_routes import own_tenant
+from backend.server.prompt_routes import own_tenant, visible_routes
 from backend.server.prompt_routes import routes as prompt_routes
 from backend.server.service import ChatService
 from backend.server.socket import responses_socket
@@ -71,6 +71,7 @@ def create_app(service: ChatService, ui: Path = BUILT_UI) -> Starlette:
                     Route("/models", _models),
                     Route("/models/{id:path}", _model),
                     Route("/prompts", _prompts, methods=["GET"]),
+                    *visible_routes("/prompts"),
                     *prompt_routes("/prompts", own_tenant),
                     Route("/usage", own_usage, methods=["GET"]),
                     Route("/tickets", _ticket, methods=["POST"]),

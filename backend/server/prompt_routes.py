@@ -62,6 +62,36 @@ class VersionAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     object: str = "prompt.version"
 
 
+async def visible_versions(request: Request) -> Response:
+    """Of a prompt that the tenant may use: its own, another's public one (``owner/id``), a bundled one."""
+    found, latest = _seen(request)
+    return json_response({"object": "list", "data": [_answer(version, latest) for version in found]})
+
+
+async def visible_version(request: Request) -> Response:
+    """One of them, or the latest, with its text."""
+    found, latest = _seen(request)
+    number = request.path_params.get("version", latest)
+    for version in found:
+        if version.version == number:
+            return json_response(_answer(version, latest, text=True))
+    message = f"there is no version {str(number)[:20]} of it"
+    raise RequestError(message, code="prompt_not_found", status=404, param="version")
+
+
+def visible_routes(at: str) -> list[BaseRoute]:
+    """What everybody may read who may use a prompt; goes before ``routes``, whose answers are about own prompts."""
+    return [
+        Route(at + "/{id:path}/versions", visible_versions, methods=["GET"]),
+        Route(at + "/{id:path}/versions/{version:int}", visible_version, methods=["GET"]),
+    ]
+
+
+def _seen(request: Request) -> tuple[list[PromptVersion], int]:
+    service: ChatService = request.app.state.service
+    return service.prompts.versions(own_tenant(request), request.path_params["id"])
+
+
 def routes(at: str, tenant_of: TenantOf) -> list[BaseRoute]:
     """Everything but the list, at and below the path ``at``."""
 

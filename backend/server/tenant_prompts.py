@@ -40,9 +40,7 @@ class TenantPrompts:
         if prompt is None and tenant == LOCAL:
             return self.bundled.text(prompt_id, version=version, variables=variables)
         if prompt is None:
-            raise RequestError(
-                f"there is no prompt {prompt_id[:100]!r}", code="prompt_not_found", status=404, param="prompt.id"
-            )
+            raise _not_found(prompt_id, "prompt.id")
         found = self._version(prompt, version)
         if found is None or (prompt.tenant != tenant and not found.public):
             raise RequestError(
@@ -59,6 +57,18 @@ class TenantPrompts:
         known = {entry.id for entry in found}
         bundled = self.bundled.listed() if tenant == LOCAL else []
         return [*found, *(entry for entry in bundled if entry.id not in known)]
+
+    def versions(self, tenant: str, prompt_id: str) -> tuple[list[PromptVersion], int]:
+        """The versions that the tenant may name, the oldest first, and which is the latest. Raises ``RequestError``."""
+        owner, slash, name = prompt_id.rpartition("/")
+        prompt = self._visible(tenant, owner if slash else tenant, name)
+        if prompt is not None:
+            known = [v for v in self._directory.versions_of(tenant) if (v.tenant, v.id) == (prompt.tenant, prompt.id)]
+            return sorted(known, key=lambda version: version.version), prompt.latest
+        bundled = {entry.id: entry.text for entry in self.bundled.listed()} if tenant == LOCAL else {}
+        if prompt_id not in bundled:
+            raise _not_found(prompt_id, "id")
+        return [PromptVersion(LOCAL, prompt_id, 1, bundled[prompt_id], True, False, "soft", 0)], 1
 
     def recognized(self, tenant: str, messages: Sequence[Message]) -> PromptVersion | None:
         """The version that a conversation begins with: its system message is that text, variables filled in or not."""
@@ -111,6 +121,10 @@ class TenantPrompts:
         name = prompt.id if prompt.tenant == tenant else f"{prompt.tenant}/{prompt.id}"
         questions = [Question(question.question, question.answer) for question in prompt.questions]
         return ListedPrompt(name, prompt.name, prompt.description, latest.text, questions)
+
+
+def _not_found(prompt_id: str, param: str) -> RequestError:
+    return RequestError(f"there is no prompt {prompt_id[:100]!r}", code="prompt_not_found", status=404, param=param)
 
 
 def _begins_as(version: PromptVersion, system: str) -> bool:

@@ -5,6 +5,7 @@ asks for the counter of changes, and reads everything anew only when it has move
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 
@@ -47,6 +48,7 @@ class Directory:
         self._clock = clock
         self.content = Content() if database is None else _read(database)
         self.reachable = True
+        self._lock = threading.Lock()  # so that no older look overwrites a newer one
 
     @property
     def is_open(self) -> bool:
@@ -88,10 +90,14 @@ class Directory:
         """Look into the database; True when something has changed. Blocks. Raises nothing: what was known stays."""
         if self._database is None:
             return False
+        with self._lock:
+            return self._look(self._database)
+
+    def _look(self, database: Database) -> bool:
         try:
-            if changes.version(self._database) == self.content.version and self.reachable:
+            if changes.version(database) == self.content.version and self.reachable:
                 return False
-            before, self.content = self.content, _read(self._database)
+            before, self.content = self.content, _read(database)
         except DatabaseError as error:
             if self.reachable:
                 _log.error("the database cannot be read, keys and tenants stay as they are: %s", error.message)

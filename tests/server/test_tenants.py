@@ -119,7 +119,7 @@ def flat(routes: list[BaseRoute], prefix: str = "") -> list[tuple[str, str]]:
             found.append(("WEBSOCKET", prefix + route.path))
         elif isinstance(route, Route):
             found += [(method, prefix + route.path) for method in route.methods or ()]
-    named = ("{id:path}", "{id}", "{tenant}", "{key}", "{version:int}")
+    named = ("{response_id}", "{id:path}", "{id}", "{tenant}", "{key}", "{version:int}")
     for name in named:
         found = [(method, path.replace(name, "1")) for method, path in found]
     return found
@@ -578,7 +578,11 @@ async def test_private_prompts_are_their_tenants_alone(walled: Walled) -> None:
     async with walled.client("b") as client:
         listed = (await client.get("/v1/prompts")).json()["data"]
         assert [prompt["id"] for prompt in listed] == ["a/shared"]
-        assert (await client.get("/v1/prompts/secret")).status_code == 404
+        for path in ("secret", "secret/versions", "a/secret/versions", "a/secret/versions/1", "a/shared/versions/1"):
+            assert (await client.get(f"/v1/prompts/{path}")).status_code == 404, path
+        versions = (await client.get("/v1/prompts/a%2Fshared/versions")).json()["data"]
+        assert [(v["version"], v["latest"]) for v in versions] == [(2, True)]
+        assert (await client.get("/v1/prompts/a%2Fshared/versions/2")).json()["text"] == LONG + "!"
     for name in ("secret", "a/secret", "shared", "bakery"):
         refused = await responses(walled, "b", prompt={"id": name})
         assert refused["error"]["code"] == "prompt_not_found", name
@@ -587,6 +591,18 @@ async def test_private_prompts_are_their_tenants_alone(walled: Walled) -> None:
     assert (await responses(walled, "b", prompt={"id": "a/shared"}))["type"] == "response.completed"
     await until(lambda: bool(walled.tenancy.usage.records("b")))
     assert walled.tenancy.usage.records("b")[0].prompt == "a/shared@2"
+
+
+async def test_versions_of_bundled_prompts(folder: Path, tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    engine = FakeEngine(lambda prompt: (), vocab_size=tokenizer.vocab_size)
+    app = create_app(ChatService(engine, folder, "small", PromptRegistry([BAKERY])), tmp_path)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        listed = (await client.get("/v1/prompts/bakery/versions")).json()["data"]
+        assert [version["version"] for version in listed] == [1]
+        assert (await client.get("/v1/prompts/bakery/versions/1")).json()["text"] == BAKERY.system_prompt
+        assert (await client.get("/v1/prompts/bakery/versions/2")).status_code == 404
+        assert (await client.get("/v1/prompts/other/versions")).status_code == 404
+        assert (await client.post("/v1/prompts", json={"id": "p", "text": "x"})).status_code == 503  # no database
 
 
 async def test_what_the_engine_is_told_of_prompts(walled: Walled) -> None:
