@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from backend.server.asked_json import body_as, number
+from backend.server.asked_json import body_as, number, tenant_asked
 from backend.server.identity import identity_of
 from backend.server.json_http import json_response
 from backend.server.prompt_routes import routes as prompt_routes
@@ -145,12 +145,12 @@ async def _prompts(request: Request) -> Response:
 
 
 async def _usage(request: Request) -> Response:
-    return await usage_answer(request, request.query_params.get("tenant"))
+    return await usage_answer(request, tenant_asked(request))
 
 
 async def _audit(request: Request) -> Response:
     database = _tenancy(request).require_database()
-    tenant, before = request.query_params.get("tenant"), number(request, "before", 2**53)
+    tenant, before = tenant_asked(request), number(request, "before", 2**53)
     limit = number(request, "limit", 100, 1, 1000)
     found = await asyncio.to_thread(audit.entries, database, tenant, before, limit)
     return json_response({"object": "list", "data": found})

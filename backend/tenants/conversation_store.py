@@ -11,6 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from backend.tenants.database import Database
+from backend.tenants.names import can_be_asked
 from backend.tenants.schema import responses
 
 KEPT_SECONDS = 30 * 86_400
@@ -62,6 +63,8 @@ class ConversationStore:
 
     def load(self, tenant: str, response_id: str) -> StoredResponse | None:
         """None when this tenant has no such response, or it has expired."""
+        if not can_be_asked(response_id):
+            return None
         query = sa.select(responses).where(_is(tenant, response_id), responses.c.expires > self._clock())
         with self._database.reading() as connection:
             row = connection.execute(query).mappings().first()
@@ -84,6 +87,8 @@ class ConversationStore:
 
     def delete(self, tenant: str, response_id: str) -> bool:
         """False when this tenant had no such response."""
+        if not can_be_asked(response_id):
+            return False
         with self._database.writing() as connection:
             return connection.execute(sa.delete(responses).where(_is(tenant, response_id))).rowcount > 0
 

@@ -51,3 +51,8 @@ def check_text(value: str, param: str, most: int) -> str:
     except UnicodeEncodeError:
         raise RequestError(f"{param} is not valid Unicode", param=param) from None
     return value
+
+
+def can_be_asked(name: str) -> bool:
+    """Whether a database takes ``name`` in a query: what it does not take is the name of nothing."""
+    return "\0" not in name and len(name) <= 200

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from backend.errors import RequestError
 from backend.tenants import audit, changes
 from backend.tenants.database import Database
-from backend.tenants.names import LOCAL, check_prompt_id, check_text
+from backend.tenants.names import LOCAL, can_be_asked, check_prompt_id, check_text
 from backend.tenants.schema import prompt_versions, prompts
 from backend.tenants.tenant_store import existing_tenant
 
@@ -126,6 +126,8 @@ class PromptStore:
 
     def prompts(self, tenant: str) -> list[Prompt]:
         """All of a tenant, by id."""
+        if not can_be_asked(tenant):
+            return []
         with self._database.reading() as connection:
             return read_prompts(connection, tenant)
 
@@ -177,6 +179,8 @@ def _is(table: sa.Table, tenant: str, prompt_id: str) -> sa.ColumnElement[bool]:
 
 
 def _find(connection: Connection, tenant: str, prompt_id: str) -> Prompt | None:
+    if not (can_be_asked(tenant) and can_be_asked(prompt_id)):
+        return None
     row = connection.execute(sa.select(prompts).where(_is(prompts, tenant, prompt_id))).mappings().first()
     return None if row is None else _prompt(row)
 

@@ -15,7 +15,7 @@ from backend.tenants.database import Database
 from backend.tenants.identity import DEFAULT_SCOPES, SCOPES
 from backend.tenants.keys import Key
 from backend.tenants.limits import TenantLimits, changed
-from backend.tenants.names import check_namespace, check_tenant_name, check_text
+from backend.tenants.names import can_be_asked, check_namespace, check_tenant_name, check_text
 from backend.tenants.schema import keys as key_table
 from backend.tenants.schema import prompt_versions, prompts, responses
 from backend.tenants.schema import tenants as tenant_table
@@ -228,6 +228,8 @@ def _row(tenant: Tenant) -> dict[str, Any]:
 
 
 def _find(connection: Connection, name: str) -> Tenant | None:
+    if not can_be_asked(name):
+        return None
     row = connection.execute(sa.select(tenant_table).where(tenant_table.c.name == name)).mappings().first()
     return None if row is None else _tenant(row)
 
@@ -241,7 +243,8 @@ def existing_tenant(connection: Connection, name: str) -> Tenant:
 
 
 def _existing_key(connection: Connection, key_id: str, tenant: str | None) -> Key:
-    row = connection.execute(sa.select(key_table).where(key_table.c.id == key_id)).mappings().first()
+    query = sa.select(key_table).where(key_table.c.id == key_id)
+    row = connection.execute(query).mappings().first() if can_be_asked(key_id) else None
     key = None if row is None else _key(row)
     if key is None or tenant not in (None, key.tenant):
         raise RequestError(f"there is no key {key_id[:100]!r}", code="not_found", status=404, param="key")

@@ -773,6 +773,8 @@ async def test_an_operator_sets_up_a_tenant(walled: Walled) -> None:
         ("POST", "/tenants/a/prompts", b'{"id": "p", "text": "x", "pin": "very"}'),
         ("GET", "/audit?limit=5000", b""),
         ("GET", "/audit?before=x", b""),
+        ("GET", "/audit?tenant=%00", b""),
+        ("GET", "/usage?tenant=a%00", b""),
     ],
 )
 async def test_bad_administration_is_400(walled: Walled, method: str, path: str, body: bytes) -> None:

@@ -34,6 +34,8 @@ def test_tenants_do_not_see_each_others(store: PromptStore) -> None:
     assert store.prompts("b") == []
     acts = [
         lambda: store.get("b", "p"),
+        lambda: store.get("b", "p\0"),
+        lambda: store.get("b\0", "p"),
         lambda: store.versions("b", "p"),
         lambda: store.rollback("b", "p", 1, actor="t"),
         lambda: store.remove("b", "p", actor="t"),

@@ -75,6 +75,9 @@ def test_a_name_is_given_once(store: TenantStore) -> None:
 def test_unknown_ones_are_404(store: TenantStore) -> None:
     acts = [
         lambda: store.get("x"),
+        lambda: store.get("x\0y"),
+        lambda: store.get("x" * 10_000),
+        lambda: store.revoke_key("key\0", actor="t"),
         lambda: store.change("x", {}, actor="t"),
         lambda: store.remove("x", actor="t"),
         lambda: store.add_key("x", actor="t"),

@@ -136,6 +136,7 @@ def test_responses_are_their_tenants_alone(database: Database, clock: Clock) -> 
     store.save("a", response())
     assert store.load("b", "resp_1") is None and not store.delete("b", "resp_1")
     assert store.load("a", "resp_1") is not None
+    assert store.load("a", "resp_1\0") is None and not store.delete("a", "resp_1\0")
     assert store.load("a", "resp_") is None and store.load("a", "resp_1x") is None
     assert store.delete("a", "resp_1") and store.load("a", "resp_1") is None
 
