@@ -62,7 +62,12 @@ class Gate:
         if admitted is None:
             raise BanyanError("a request was not admitted", code="internal_error", status=500)
         identity, prompt, tokens = admitted
-        return Meter(self, self.limiter.begin(identity.tenant), identity, prompt, tokens)
+        try:
+            running = self.limiter.begin(identity.tenant)
+        except BanyanError:  # one of several answers to a request too many
+            self.limiter.settle(identity.tenant, tokens, 0, self.clock())
+            raise
+        return Meter(self, running, identity, prompt, tokens)
 
     def headers(self, tenant: str) -> Mapping[str, str]:
         """``x-ratelimit-*``."""

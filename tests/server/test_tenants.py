@@ -31,6 +31,7 @@ from backend.tenants.database import database_url, open_database
 from backend.tenants.errors import DatabaseError
 from backend.tenants.identity import SCOPES, Identity
 from backend.tenants.tenant_store import NewKey
+from backend.tenants.usage_store import UsageRecord
 from backend.text.tokenizer import TextTokenizer
 from tests.server.conftest import House
 from tests.server.fake_app import BAKERY
@@ -424,6 +425,40 @@ async def test_requests_a_minute(walled: Walled) -> None:
         (error,) = await events_until(socket, "error")
         assert (error["status"], error["error"]["code"]) == (429, "rate_limit_exceeded")
     assert len(walled.engine.submitted) == 3
+
+
+async def test_input_and_output_tokens_a_minute(walled: Walled) -> None:
+    await limit(walled, "a", input_tokens_per_minute=5)
+    refused = await walled.ask("a")
+    assert refused.status_code == 413 and refused.json()["error"]["code"] == "request_too_large"
+    await limit(walled, "a", input_tokens_per_minute=100, cached_weight=1)
+    first = await walled.ask("a")
+    left = 100 - first.json()["usage"]["prompt_tokens"]
+    assert abs(int(first.headers["x-ratelimit-remaining-tokens"]) - left) <= 1
+    await limit(walled, "a", input_tokens_per_minute=0, output_tokens_per_minute=2)
+    assert (await walled.ask("a")).status_code == 200
+    refused = await walled.ask("a")  # the answer was longer than 2 tokens: in debt
+    assert refused.status_code == 429 and "output tokens" in refused.json()["error"]["message"]
+
+
+async def test_requests_that_wait(walled: Walled) -> None:
+    walled.engine.prefill_seconds = 0.5
+    await limit(walled, "a", queued=1)
+    waiting = asyncio.create_task(walled.ask("a"))
+    await until(lambda: bool(walled.engine.open))
+    refused = await walled.ask("a")
+    assert refused.status_code == 429 and "waiting" in refused.json()["error"]["message"]
+    assert (await waiting).status_code == 200 and (await walled.ask("a")).status_code == 200
+
+
+def test_figures_of_tenants_are_bounded() -> None:
+    tenancy = Tenancy(None)
+    for number in range(250):
+        record = UsageRecord("x", 0, f"t{number}", "", "", 1, 0, 1, 2, None, "stop")
+        tenancy._record(record)
+    (tokens,) = [metric for metric in tenancy.collect() if metric.name == "banyan:tenant_tokens"]
+    assert len({sample.labels["tenant"] for sample in tokens.samples}) == 101
+    assert sum(sample.value for sample in tokens.samples) == 500
 
 
 async def test_a_spent_budget(walled: Walled) -> None:
