@@ -75,19 +75,15 @@ class TenantPrompts:
         if not messages or messages[0]["role"] != "system":
             return None
         system = messages[0]["content"]
-        for prompt in self._directory.prompts_of(tenant):
-            latest = self._directory.latest(prompt)
-            if _begins_as(latest, system):
-                return latest
-        for version in self._directory.versions_of(tenant):
-            if _begins_as(version, system):
-                return version
-        return None
+        found = self._directory.versions_saying(tenant, system) or [
+            version for version in self._directory.versions_with_variables(tenant) if _begins_as(version, system)
+        ]
+        return max(found, key=lambda version: (version.tenant == tenant, version.locked, version.version), default=None)
 
     def refuse_own(self, tenant: str, messages: Sequence[Message], found: PromptVersion | None) -> None:
         """Raises ``RequestError`` (403, ``prompt_locked``) when the tenant has locked prompts, and the conversation
         does not stand on one of them alone."""
-        locked = [p.id for p in self._directory.prompts_of(tenant) if p.tenant == tenant and self._is_locked(p)]
+        locked = [prompt.id for prompt in self._directory.own_prompts(tenant) if self._is_locked(prompt)]
         if not locked:
             return
         systems = sum(message["role"] == "system" for message in messages)

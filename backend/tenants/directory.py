@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -22,17 +23,26 @@ from backend.tenants.names import LOCAL
 from backend.tenants.prompt_store import Prompt, PromptVersion, read_prompts, read_versions
 from backend.tenants.tenant_store import Tenant, read_keys, read_tenants
 
+T = TypeVar("T")
+
 _log = logging.getLogger("banyan.tenants")
 
 
 class Content(msgspec.Struct, frozen=True):
-    """The tables at one moment. ``keys``: of each tenant. ``versions``: by tenant, prompt and number."""
+    """The tables at one moment. ``keys``: of each tenant. ``versions``: by tenant, prompt and number.
+
+    The rest is for finding: prompts by owner; those of which everybody may use the latest version; versions by their
+    text; and, by owner, versions with variables."""
 
     version: int = 0
     tenants: dict[str, Tenant] = {}
     keys: dict[str, tuple[Key, ...]] = {}
     prompts: dict[tuple[str, str], Prompt] = {}
     versions: dict[tuple[str, str, int], PromptVersion] = {}
+    own: dict[str, tuple[Prompt, ...]] = {}
+    public: tuple[Prompt, ...] = ()
+    texts: dict[str, tuple[PromptVersion, ...]] = {}
+    patterns: dict[str, tuple[PromptVersion, ...]] = {}
 
 
 class Directory:
@@ -110,9 +120,28 @@ class Directory:
 
     def prompts_of(self, tenant: str) -> list[Prompt]:
         """The tenant's own prompts, then those of others whose latest version is public."""
-        own = [prompt for (owner, _), prompt in self.content.prompts.items() if owner == tenant]
-        others = [p for (owner, _), p in self.content.prompts.items() if owner not in (tenant, LOCAL)]
-        return [*own, *(p for p in others if self.latest(p).public)]
+        return [*self.content.own.get(tenant, ()), *(p for p in self.content.public if p.tenant != tenant)]
+
+    def own_prompts(self, tenant: str) -> tuple[Prompt, ...]:
+        """The tenant's own. O(1)."""
+        return self.content.own.get(tenant, ())
+
+    def may_use(self, tenant: str, version: PromptVersion) -> bool:
+        """Its own, or a public version of a prompt that is public now. O(1)."""
+        if version.tenant == tenant:
+            return True
+        prompt = self.content.prompts.get((version.tenant, version.id))
+        return prompt is not None and version.public and version.tenant != LOCAL and self.latest(prompt).public
+
+    def versions_saying(self, tenant: str, text: str) -> list[PromptVersion]:
+        """Versions with exactly this text that a tenant may use. O(how many say it)."""
+        return [version for version in self.content.texts.get(text, ()) if self.may_use(tenant, version)]
+
+    def versions_with_variables(self, tenant: str) -> list[PromptVersion]:
+        """Of its own prompts and of public ones. O(its own, and public prompts)."""
+        owners = dict.fromkeys((tenant, *(prompt.tenant for prompt in self.content.public)))
+        found = (version for owner in owners for version in self.content.patterns.get(owner, ()))
+        return [version for version in found if self.may_use(tenant, version)]
 
     def versions_of(self, tenant: str) -> list[PromptVersion]:
         """All versions that a tenant may name: of its own prompts, and public ones of others'."""
@@ -140,4 +169,22 @@ def _read(database: Database) -> Content:
                 owned[key.tenant] = (*owned.get(key.tenant, ()), key)
         found = {(v.tenant, v.id, v.version): v for v in read_versions(connection)}
         prompts = {(p.tenant, p.id): p for p in read_prompts(connection) if (p.tenant, p.id, p.latest) in found}
-    return Content(version, tenants, owned, prompts, found)
+    own: dict[str, list[Prompt]] = {}
+    public = []
+    for prompt in prompts.values():
+        own.setdefault(prompt.tenant, []).append(prompt)
+        if prompt.tenant != LOCAL and found[prompt.tenant, prompt.id, prompt.latest].public:
+            public.append(prompt)
+    texts: dict[str, list[PromptVersion]] = {}
+    patterns: dict[str, list[PromptVersion]] = {}
+    for it in found.values():
+        if "{{" in it.text:
+            patterns.setdefault(it.tenant, []).append(it)
+        texts.setdefault(it.text, []).append(it)
+    return Content(
+        version, tenants, owned, prompts, found, _frozen(own), tuple(public), _frozen(texts), _frozen(patterns)
+    )
+
+
+def _frozen(lists: dict[str, list[T]]) -> dict[str, tuple[T, ...]]:
+    return {key: tuple(values) for key, values in lists.items()}
