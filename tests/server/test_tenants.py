@@ -491,6 +491,15 @@ async def test_streams_at_once(walled: Walled) -> None:
     assert (await walled.ask("a")).status_code == 200
 
 
+async def test_answers_that_may_not_begin_cost_nothing(walled: Walled) -> None:
+    walled.engine.prefill_seconds = 0.2
+    await limit(walled, "a", streams=1, input_tokens_per_minute=100, cached_weight=1)
+    assert (await walled.ask("a", n=2)).status_code == 429
+    await walled.until_idle()
+    left = int((await walled.ask("a", n=2)).headers["x-ratelimit-remaining-tokens"])
+    assert left >= 99
+
+
 async def test_sockets_of_a_key(walled: Walled) -> None:
     await limit(walled, "a", sockets_per_key=2)
     async with walled.connected("a"), walled.connected("a"):

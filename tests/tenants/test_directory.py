@@ -79,6 +79,30 @@ def test_prompts_that_a_tenant_sees(database: Database, clock: Clock) -> None:
     assert {p.id for p in directory.prompts_of("a")} == {"private", "public", "was-public"}
     assert {p.id for p in directory.prompts_of("b")} == {"public"}
     assert {v.text for v in directory.versions_of("b")} == {"y"}
+    # what others say in private is not recognized either: that would tell that they say it
+    assert [[v.id for v in directory.versions_saying("b", text)] for text in ("x", "y", "z", "z2")] == [
+        [],
+        ["public"],
+        [],
+        [],
+    ]
+    assert [[v.id for v in directory.versions_saying("a", text)] for text in ("x", "z")] == [
+        ["private"],
+        ["was-public"],
+    ]
+
+
+def test_versions_with_variables_are_found_by_who_may_use_them(database: Database, clock: Clock) -> None:
+    tenants, prompts = TenantStore(database, clock), PromptStore(database, clock)
+    for name in ("a", "b"):
+        tenants.add(name, actor="t")
+    prompts.publish("a", "private", "Private {{x}}", actor="t")
+    prompts.publish("a", "public", "Was private {{x}}", actor="t")
+    prompts.publish("a", "public", "Public {{x}}", actor="t", public=True)
+    prompts.publish("a", "plain", "None", actor="t", public=True)
+    directory = Directory(database, clock)
+    assert {v.text for v in directory.versions_with_variables("b")} == {"Public {{x}}"}
+    assert len(directory.versions_with_variables("a")) == 3
 
 
 def test_a_database_that_is_gone_leaves_what_was_known(postgres_server: Postgres, clock: Clock) -> None:
