@@ -7,7 +7,7 @@ from backend.errors import RequestError
 from backend.server.events import InputItem, ResponseCreate
 from backend.server.limits import Limits
 from backend.server.messages import check_count, message
-from backend.server.prompts import PromptRegistry
+from backend.server.prompts import PromptSource
 from backend.server.sampling import Asked
 from backend.text.template import Message
 
@@ -29,9 +29,6 @@ def refuse_unsupported(event: ResponseCreate) -> None:
         "background": bool(event.background),
         "conversation": event.conversation is not None,
         "truncation": event.truncation not in (None, "disabled"),
-        "generate": event.generate is False,
-        "prompt.version": bool(event.prompt and event.prompt.version is not None),
-        "prompt.variables": bool(event.prompt and event.prompt.variables),
     }
     for param, is_asked in asked.items():
         if is_asked:
@@ -63,17 +60,20 @@ def sampling_of(event: ResponseCreate) -> Asked:
     )
 
 
-def instructions_of(event: ResponseCreate, prompts: PromptRegistry) -> str | None:
+def instructions_of(event: ResponseCreate, prompts: PromptSource, tenant: str) -> str | None:
     """The system prompt: given, or registered. Raises ``RequestError`` for an unknown prompt, or for both at once."""
-    if event.prompt is None:
+    reference = event.prompt
+    if reference is None:
         return event.instructions
     if event.instructions is not None:
         raise RequestError("give either prompt or instructions", param="instructions")
-    return prompts.text(event.prompt.id)
+    return prompts.text(reference.id, tenant=tenant, version=reference.version, variables=reference.variables)
 
 
 def messages_of(event: ResponseCreate, limits: Limits) -> list[Message]:
     """``input`` as messages. Raises ``RequestError`` naming the item."""
+    if not event.input and event.generate is False:
+        return []  # the system prompt alone may be warmed
     if event.input is None:
         raise RequestError("input is missing", param="input")
     if isinstance(event.input, str):

@@ -10,7 +10,7 @@ from backend.errors import RequestError
 from backend.server.limits import Limits
 from backend.server.logprobs import PromptToken, ShownToken, TextLogprobs, TokenEntry, text_logprobs, token_entries
 from backend.server.prefill_rate import PrefillRate
-from backend.server.prompts import PromptRegistry
+from backend.server.prompts import PromptSource
 from backend.server.reply import Reply
 from backend.server.sampling import Asked, Defaults, Options, check_options
 from backend.text.conversation import ConversationEncoder, Prompt
@@ -30,7 +30,7 @@ class ChatModel:
         *,
         max_context: int,
         vocab_size: int,
-        prompts: PromptRegistry,
+        prompts: PromptSource,
         limits: Limits,
         new_seed: Callable[[], int] = lambda: secrets.randbits(63),
     ) -> None:
@@ -65,7 +65,9 @@ class ChatModel:
         """Raises ``RequestError`` naming the field that is out of range."""
         return check_options(asked, self._defaults, self.limits, self._new_seed, self.vocab_size)
 
-    def submit(self, request: int, prompt: Prompt, options: Options, param: str = "input") -> Submit:
+    def submit(
+        self, request: int, prompt: Prompt, options: Options, param: str = "input", tenant: str = "local"
+    ) -> Submit:
         """The engine's request. ``max_tokens`` is clamped to what the context has room for.
 
         Raises ``RequestError`` (``context_length_exceeded``) when there is no room for a single token.
@@ -86,6 +88,7 @@ class ChatModel:
             max_tokens=room if options.max_tokens is None else min(options.max_tokens, room),
             sampling=options.sampling,
             stop_tokens=[] if options.ignore_eos else self._stop_tokens,
+            tenant=tenant,
             queue_seconds=self.limits.queue_seconds,
             system_tokens=prompt.system_tokens,
             history_tokens=prompt.history_tokens,

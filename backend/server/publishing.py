@@ -15,7 +15,7 @@ async def publish_prompts(service: ChatService) -> list[str]:
     shared. A prompt of less than a page is passed over. Raises nothing when the engine dies: others notice that.
     """
     warnings, wanted = [], []
-    for prompt in service.prompts.listed():
+    for prompt in service.prompts.listed("local"):
         try:
             ids = service.model.encoder.system_prefix(prompt.text)
         except BanyanError as error:

@@ -34,7 +34,14 @@ ALLOWED: dict[str, set[str]] = {
         "backend",
     },
     "backend.engine.client": {"backend.engine.messages", "backend.errors"},
-    "backend.engine.messages": {"scheduler.plan", "scheduler.load", "radix.pins", "radix.snapshot", "radix.stats"},
+    "backend.engine.messages": {
+        "scheduler.plan",
+        "scheduler.load",
+        "scheduler.lanes",
+        "radix.pins",
+        "radix.snapshot",
+        "radix.stats",
+    },
     "backend.engine.process_client": {
         "backend.engine.client",
         "backend.engine.messages",
@@ -42,6 +49,12 @@ ALLOWED: dict[str, set[str]] = {
         "backend.engine.wire",
         "backend.errors",
         "backend",
+    },
+    "backend.engine.supervised": {
+        "backend.engine.client",
+        "backend.engine.messages",
+        "backend.engine.process_client",
+        "backend.errors",
     },
     "backend.server": {
         "backend.engine.client",
@@ -61,6 +74,7 @@ ALLOWED: dict[str, set[str]] = {
         "backend.engine.messages",
         "backend.engine.options",
         "backend.engine.process_client",
+        "backend.engine.supervised",
         "backend",
     },
     "backend.cli.simulate": {"scheduler", "backend.errors", "backend.version"},
@@ -81,6 +95,7 @@ NEVER: dict[str, set[str]] = {
     "backend.engine.client": TENSORS,
     "backend.engine.messages": TENSORS,
     "backend.engine.process_client": TENSORS,
+    "backend.engine.supervised": TENSORS,
 }
 TRITON_ONLY_IN = "kernels.triton"
 
