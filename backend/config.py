@@ -46,6 +46,7 @@ class ServeOptions(msgspec.Struct, frozen=True):
     overlap: bool
     arm: str
     threads: int
+    drain_seconds: int
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -264,6 +265,13 @@ SERVE_OPTIONS = (
         "did it: paged (vLLM's paper, nothing shared), continuous (Orca), static (whole batches)",
     ),
     Option("threads", "THREADS", whole_number(0, 1024), 0, "threads of the forward pass on the CPU; 0: chosen here"),
+    Option(
+        "drain-seconds",
+        "SECONDS",
+        whole_number(0, 3600),
+        30,
+        "how long open answers may go on after SIGTERM or Ctrl-C; a second signal ends them at once",
+    ),
 )
 
 

@@ -22,22 +22,22 @@ from rich.console import Console
 from backend import config
 from backend.cli import checkpoint
 from backend.cli.loading import LoadingBar
-from backend.engine.client import EngineClient
 from backend.engine.messages import EngineInfo
 from backend.engine.options import EngineOptions
-from backend.engine.process_client import start_engine
+from backend.engine.process_client import ProcessClient, start_engine
+from backend.engine.supervised import SupervisedEngine
 from backend.errors import BanyanError, StartError
 from backend.server.app import create_app
+from backend.server.draining import drain
 from backend.server.engine_settings import EngineSettings
 from backend.server.limits import Limits
 from backend.server.prompts import PromptRegistry
 from backend.server.publishing import publish_prompts
-from backend.server.run import uvicorn_config
+from backend.server.run import bound_send_buffers, uvicorn_config
 from backend.server.service import ChatService
 from backend.server.tenancy import Tenancy
 from backend.tenants.database import database_url, open_database
 
-ENGINE_WATCH_SECONDS = 0.5
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -116,6 +116,7 @@ def take_port(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        bound_send_buffers(listener)
         listener.listen(1024)
         listener.set_inheritable(False)
     except OSError as error:
@@ -140,9 +141,12 @@ async def serve(
     """Start the engine, serve on ``listener`` until a signal comes, close the engine. Returns the exit code."""
     interrupted = asyncio.Event()
     with _signals_set(interrupted):
-        engine = await _start_or_interrupt(engine_options(options, found.folder), interrupted, console)
-        if engine is None:
+        wanted = engine_options(options, found.folder)
+        first = await _start_or_interrupt(wanted, interrupted, console)
+        if first is None:
             return 0
+        tell = partial(_say, console)
+        engine = SupervisedEngine(first, partial(start_engine, wanted), lambda text: tell(f"banyan: {text}"))
         try:
             return await _serve_engine(engine, options, found, listener, interrupted, console, tenancy)
         finally:
@@ -178,7 +182,7 @@ def server_limits(options: config.ServeOptions) -> Limits:
 
 async def _start_or_interrupt(
     options: EngineOptions, interrupted: asyncio.Event, console: Console
-) -> EngineClient | None:
+) -> ProcessClient | None:
     """The engine, or None when a signal came while it was loading."""
     with LoadingBar(console) as bar:
         starting = asyncio.create_task(start_engine(options, bar.show))
@@ -196,7 +200,7 @@ async def _start_or_interrupt(
 
 
 async def _serve_engine(
-    engine: EngineClient,
+    engine: SupervisedEngine,
     options: config.ServeOptions,
     found: checkpoint.Checkpoint,
     listener: socket.socket,
@@ -210,30 +214,38 @@ async def _serve_engine(
     await tenancy.start()
     if options.arm == config.ARMS[0]:
         tenancy.changed.append(settings.changed)
-    publishing = asyncio.create_task(
-        _publish(service, settings, options.arm)
-    )  # before anybody can ask for one of the prompts
-    server = _Server(uvicorn_config(create_app(service), host, port, log_level="warning"))
+    # before anybody can ask for one of the prompts
+    publishing = asyncio.create_task(_publish(service, settings, options.arm))
+    app = create_app(service)
+    server = _Server(uvicorn_config(app, host, port, log_level="warning"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
     if server.started:
         _say(console, ready_line(host, port, found.name, engine.info))
         publishing.add_done_callback(partial(_warn, console))
-    while engine.alive and not interrupted.is_set() and not serving.done():
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(interrupted.wait(), ENGINE_WATCH_SECONDS)
+    await _until(interrupted, engine.given_up, serving)
     publishing.cancel()
     if not server.started:
         await serving
         raise StartError("the web server could not start; what it wrote is above", code="server_failed")
-    died = not engine.alive
+    interrupted.clear()
+    drained = await drain(app, 0.0 if engine.given_up.is_set() else options.drain_seconds, interrupted)
     interrupted.clear()
     server.should_exit = True
+    server.force_exit = not drained
     await _await_end(serving, server, interrupted)
-    if died:
-        raise StartError("the engine ended unexpectedly; what it wrote last is above", code="engine_error")
-    return 0
+    if engine.given_up.is_set():
+        raise StartError("the engine ended and could not be started again; what it wrote is above", code="engine_error")
+    return 0 if drained else 1
+
+
+async def _until(interrupted: asyncio.Event, given_up: asyncio.Event, serving: asyncio.Task[None]) -> None:
+    """Until there is a reason to end: a signal, no engine, or no server."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in (interrupted, given_up)]
+    await asyncio.wait((*waiting, serving), return_when=asyncio.FIRST_COMPLETED)
+    for one in waiting:
+        one.cancel()
 
 
 async def _publish(service: ChatService, settings: EngineSettings, arm: str) -> list[str]:
@@ -257,7 +269,7 @@ async def _await_end(serving: asyncio.Task[None], server: uvicorn.Server, interr
     """Let open requests end as the server's configuration says; a second signal ends them at once."""
     again = asyncio.create_task(interrupted.wait())
     await asyncio.wait((serving, again), return_when=asyncio.FIRST_COMPLETED)
-    server.force_exit = not serving.done()
+    server.force_exit = server.force_exit or not serving.done()
     again.cancel()
     await serving
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from backend.engine.messages import EngineInfo, Load, Output, Report, SetTenant, Snapshot, Started, Submit
+from backend.engine.messages import EngineInfo, Lane, Load, Output, Report, SetTenant, Snapshot, Started, Submit
 from backend.errors import RequestError
 
 
@@ -24,10 +24,22 @@ class Generation(Protocol):
 
 
 class EngineClient(Protocol):
-    """An engine that is ready. ``load`` is its state after the last step."""
+    """An engine that is ready."""
 
-    info: EngineInfo
-    load: Load
+    @property
+    def info(self) -> EngineInfo:
+        """What it said when it was ready."""
+        ...
+
+    @property
+    def load(self) -> Load:
+        """Its state after the last step."""
+        ...
+
+    @property
+    def step_ms(self) -> float:
+        """How long that took; 0: not known."""
+        ...
 
     @property
     def alive(self) -> bool:
@@ -67,6 +79,10 @@ class EngineClient(Protocol):
     async def look(self, tenant: str, everything: bool = False, limit: int = 200) -> Snapshot:
         """At most ``limit`` nodes of the cache: what ``tenant`` may see, or with ``everything`` an administrator.
         Raises ``EngineError`` when the engine is gone."""
+        ...
+
+    async def lanes(self, tenant: str, everything: bool = False, limit: int = 256) -> list[Lane]:
+        """At most ``limit`` open requests, of ``tenant`` or all. Raises ``EngineError`` when the engine is gone."""
         ...
 
     async def close(self) -> None:

@@ -10,7 +10,9 @@ from backend.engine.messages import (
     Command,
     Event,
     Inspect,
+    Lanes,
     Look,
+    LookAtBatch,
     Output,
     PromptPublished,
     PublishPrompt,
@@ -26,6 +28,7 @@ from backend.engine.messages import (
 from radix.accounts import Quota
 from radix.errors import CacheError
 from radix.snapshot import Viewer
+from scheduler.lanes import lanes
 from scheduler.loop import StepLoop
 from scheduler.plan import Progress
 from scheduler.request import NewRequest, RequestRejected
@@ -55,6 +58,10 @@ class EngineLoop:
         """Whether ``step`` would do something now."""
         return self.scheduler.has_work or self.steps.in_flight > 0
 
+    def step_seconds(self) -> float:
+        """For how long the current step has been running; 0 when none is. May be called from any thread."""
+        return max(self.clock() - self._step_began, 0.0) if self.steps.in_flight else 0.0
+
     def handle(self, command: Command) -> Event | None:
         """Carry out one command; the answer, when there is one. A bad request fails alone."""
         match command:
@@ -74,6 +81,8 @@ class EngineLoop:
                 self._set_tenant(tenant, weight, limit, watermark)
             case Look(tenant=tenant, everything=everything, limit=limit):
                 return Tree(self.scheduler.cache.snapshot(Viewer(tenant, everything), limit))
+            case LookAtBatch(tenant=tenant, everything=everything, limit=limit):
+                return Lanes(lanes(self.scheduler, None if everything else tenant, limit))
             case Shutdown():
                 self.closing = True
         return None

@@ -6,9 +6,12 @@ Knows nothing of text, tenants' secrets or tensors.
 import msgspec
 
 from radix.pins import PinState as PinState  # these records travel on as they are
+from radix.snapshot import NodeView as NodeView
 from radix.snapshot import Snapshot as Snapshot
 from radix.stats import TenantPages as TenantPages
 from radix.stats import TokenCounts as TokenCounts
+from radix.stats import classify as classify
+from scheduler.lanes import Lane as Lane
 from scheduler.load import Load as Load
 from scheduler.plan import Sampling
 from scheduler.plan import TokenLogprobs as TokenLogprobs
@@ -80,11 +83,25 @@ class Look(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     limit: int = 200
 
 
+class LookAtBatch(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Ask for one ``Lanes``: the requests of ``tenant``, or with ``everything`` of all."""
+
+    tenant: str
+    everything: bool = False
+    limit: int = 256
+
+
+class AreYouThere(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Ask for one ``IAmThere``. Answered at once, also while a step runs, and out of turn."""
+
+
 class Shutdown(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """End the engine now; open requests get nothing more."""
 
 
-Command = Submit | Cancel | Inspect | PublishPrompt | WithdrawPrompt | SetTenant | Look | Shutdown
+Command = (
+    Submit | Cancel | Inspect | PublishPrompt | WithdrawPrompt | SetTenant | Look | LookAtBatch | AreYouThere | Shutdown
+)
 
 
 class Loading(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -173,4 +190,16 @@ class Tree(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     snapshot: Snapshot
 
 
-Event = Loading | EngineInfo | StartFailed | StepOutput | Report | PromptPublished | Tree
+class Lanes(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Answer to ``LookAtBatch``."""
+
+    lanes: list[Lane]
+
+
+class IAmThere(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Answer to ``AreYouThere``. ``step_s``: for how long the current step has been running; 0: none is."""
+
+    step_s: float
+
+
+Event = Loading | EngineInfo | StartFailed | StepOutput | Report | PromptPublished | Tree | Lanes | IAmThere

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import msgspec
 
 from backend.engine.loop import EngineLoop
-from backend.engine.messages import Command, Loading, StartFailed
+from backend.engine.messages import AreYouThere, Command, Event, IAmThere, Loading, StartFailed
 from backend.engine.options import EngineOptions
 from backend.engine.overlap import Overlapped, Queued
 from backend.engine.wire import FrameReader, encode
@@ -25,11 +25,26 @@ from backend.errors import StartError
 PROGRESS_SECONDS = 0.05
 
 
-class Inbox:
-    """Commands on their way from the reading thread to the loop."""
+class Outgoing:
+    """Events on their way out, from any thread."""
 
-    def __init__(self, reader: FrameReader) -> None:
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def send(self, event: Event) -> None:
+        """Write one event; blocks while the server does not read."""
+        frame = encode(event)
+        with self._lock:
+            self._connection.sendall(frame)
+
+
+class Inbox:
+    """Commands on their way from the reading thread to the loop. ``there``: answers ``AreYouThere``, in that thread."""
+
+    def __init__(self, reader: FrameReader, there: Callable[[], None]) -> None:
         self._reader = reader
+        self._there = there
         self._commands: deque[Command] = deque()
         self._arrived = threading.Event()
         threading.Thread(target=self._read, name="commands", daemon=True).start()
@@ -52,12 +67,16 @@ class Inbox:
     def _read(self) -> None:
         decoder = msgspec.msgpack.Decoder(Command)
         while (frame := self._reader.read()) is not None:
-            self._commands.append(decoder.decode(frame))
+            command = decoder.decode(frame)
+            if isinstance(command, AreYouThere):
+                self._there()
+                continue
+            self._commands.append(command)
             self._arrived.set()
         os._exit(0)
 
 
-def serve(loop: EngineLoop, inbox: Inbox, connection: socket.socket) -> None:
+def serve(loop: EngineLoop, inbox: Inbox, outgoing: Outgoing) -> None:
     """Run until ``Shutdown``. Commands are taken between steps and while one runs: a cancel frees its pages within one
     step, and whoever comes in time is in the next one, which is planned shortly before the running one ends."""
 
@@ -65,7 +84,7 @@ def serve(loop: EngineLoop, inbox: Inbox, connection: socket.socket) -> None:
         commands = inbox.take(wait_s)
         for command in commands:
             if (answer := loop.handle(command)) is not None:
-                connection.sendall(encode(answer))
+                outgoing.send(answer)
         return bool(commands)
 
     while not loop.closing:
@@ -75,7 +94,7 @@ def serve(loop: EngineLoop, inbox: Inbox, connection: socket.socket) -> None:
             pass
         loop.launch()
         if (output := loop.collect()) is not None:
-            connection.sendall(encode(output))
+            outgoing.send(output)
 
 
 def report_loading(connection: socket.socket) -> Callable[[str, int, int], None]:
@@ -109,10 +128,11 @@ def main() -> None:
         connection.sendall(encode(StartFailed(code=error.code, message=error.message)))
         return
     connection.sendall(encode(info))
-    inbox = Inbox(reader)
+    outgoing = Outgoing(connection)
+    inbox = Inbox(reader, lambda: outgoing.send(IAmThere(loop.step_seconds())))
     if isinstance(loop.steps.executor, (Overlapped, Queued)):
         loop.steps.executor.on_done = inbox.poke
-    serve(loop, inbox, connection)
+    serve(loop, inbox, outgoing)
 
 
 if __name__ == "__main__":

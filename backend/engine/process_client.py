@@ -20,14 +20,19 @@ import msgspec
 import backend
 from backend.engine.client import tenant_settings
 from backend.engine.messages import (
+    AreYouThere,
     Cancel,
     Command,
     EngineInfo,
     Event,
+    IAmThere,
     Inspect,
+    Lane,
+    Lanes,
     Load,
     Loading,
     Look,
+    LookAtBatch,
     Output,
     PromptPublished,
     PublishPrompt,
@@ -50,7 +55,7 @@ EMPTY_LOAD = Load()
 CLOSE_SECONDS = 5.0
 SPIN_COUNT = "1000"  # of GNU OpenMP: a few microseconds
 
-Answer = TypeVar("Answer", Report, PromptPublished, Tree)
+Answer = TypeVar("Answer", Report, PromptPublished, Tree, Lanes, IAmThere)
 
 
 class ProcessGeneration:
@@ -89,13 +94,16 @@ class ProcessClient:
     ) -> None:
         self.info = info
         self.load = EMPTY_LOAD
+        self.step_ms = 0.0
         self.process = process
         self._reader = reader
         self._writer = writer
         self._ids = itertools.count(1)
         self._generations: dict[int, ProcessGeneration] = {}
         # The engine carries out commands in their order: the oldest question of a kind is the one that is answered.
-        self._asked: dict[type, deque[asyncio.Future[Any]]] = {Report: deque(), PromptPublished: deque(), Tree: deque()}
+        self._asked: dict[type, deque[asyncio.Future[Any]]] = {
+            kind: deque() for kind in (Report, PromptPublished, Tree, Lanes, IAmThere)
+        }
         self._gone = asyncio.Event()
         self._pump = asyncio.create_task(self._read())
 
@@ -103,6 +111,14 @@ class ProcessClient:
     def alive(self) -> bool:
         """False once the child's side of the socket has closed."""
         return not self._gone.is_set()
+
+    async def gone(self) -> None:
+        """Wait until it is."""
+        await self._gone.wait()
+
+    async def step_seconds(self) -> float:
+        """Ask the process for a sign of life, at any moment: how long its current step has been running."""
+        return (await self._ask(AreYouThere(), IAmThere)).step_s
 
     def next_request_id(self) -> int:
         """Unique within this client."""
@@ -146,6 +162,10 @@ class ProcessClient:
         """The cache between two steps."""
         return (await self._ask(Look(tenant, everything, limit), Tree)).snapshot
 
+    async def lanes(self, tenant: str, everything: bool = False, limit: int = 256) -> list[Lane]:
+        """The open requests between two steps."""
+        return (await self._ask(LookAtBatch(tenant, everything, limit), Lanes)).lanes
+
     async def close(self) -> None:
         """Ask the child to end; kill it when it has not within a few seconds."""
         if self.alive:
@@ -181,6 +201,7 @@ class ProcessClient:
     def _dispatch(self, event: Event) -> None:
         if isinstance(event, StepOutput):
             self.load = event.load
+            self.step_ms = event.step_ms or self.step_ms
             for started in event.started:
                 if (generation := self._generations.get(started.request)) is not None:
                     generation.push(started)
@@ -189,7 +210,7 @@ class ProcessClient:
                     generation.push(output)
                     if output.finish:
                         del self._generations[output.request]
-        elif isinstance(event, Report | PromptPublished | Tree):
+        elif isinstance(event, Report | PromptPublished | Tree | Lanes | IAmThere):
             if isinstance(event, Report):
                 self.load = event.load
             answer = self._asked[type(event)].popleft()

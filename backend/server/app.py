@@ -1,10 +1,12 @@
 """All routes of the server. Knows which handler answers which path, and how errors leave."""
 
+import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
 
-import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,15 +20,22 @@ from backend.server.admin import admin_routes
 from backend.server.auth import Authentication
 from backend.server.chat_completions import chat_completions
 from backend.server.completions import completions
+from backend.server.conductor import Conductor
+from backend.server.conversations import ConversationStore, MemoryStore
 from backend.server.errors import unexpected
 from backend.server.identity import identity_of
 from backend.server.json_http import error_response, json_response
+from backend.server.live import LiveFeed
+from backend.server.openapi import Health, ModelCard, ModelList, PromptList, Version, document
 from backend.server.origin import is_same_origin
 from backend.server.prompt_routes import own_tenant, visible_routes
 from backend.server.prompt_routes import routes as prompt_routes
+from backend.server.responses_http import create_response, delete_response, get_response
 from backend.server.service import ChatService
-from backend.server.socket import responses_socket
+from backend.server.socket import ResponsesSocket
+from backend.server.sockets import OpenSockets
 from backend.server.static import BUILT_UI, open_paths, web_ui
+from backend.server.stored_turns import DatabaseStore
 from backend.server.tickets import TICKET_SECONDS
 from backend.server.usage_routes import own_usage
 from backend.version import installed_version
@@ -34,19 +43,12 @@ from backend.version import installed_version
 _log = logging.getLogger("banyan.server")
 
 
-class ModelCard(msgspec.Struct):
-    """One entry of ``GET /v1/models``."""
-
-    id: str
-    created: int
-    max_model_len: int
-    object: str = "model"
-    owned_by: str = "banyan"
-
-
-def create_app(service: ChatService, ui: Path = BUILT_UI) -> Starlette:
-    """The ASGI app around ``service``; ``ui``: folder of the built web UI."""
+def create_app(service: ChatService, ui: Path = BUILT_UI, store: ConversationStore | None = None) -> Starlette:
+    """The ASGI app around ``service``; ``ui``: folder of the built web UI; ``store``: where conversations are kept, by
+    default the tenants' database, or memory where there is none."""
     tenancy = service.tenancy
+    if store is None:
+        store = MemoryStore() if tenancy.database is None else DatabaseStore(tenancy.conversations)
     app = Starlette(
         middleware=[
             Middleware(
@@ -65,7 +67,10 @@ def create_app(service: ChatService, ui: Path = BUILT_UI) -> Starlette:
             Mount(
                 "/v1",
                 routes=[
-                    WebSocketRoute("/responses", responses_socket),
+                    WebSocketRoute("/responses", ResponsesSocket()),
+                    Route("/responses", create_response, methods=["POST"]),
+                    Route("/responses/{response_id}", get_response, methods=["GET"]),
+                    Route("/responses/{response_id}", delete_response, methods=["DELETE"]),
                     Route("/chat/completions", chat_completions, methods=["POST"]),
                     Route("/completions", completions, methods=["POST"]),
                     Route("/models", _models),
@@ -79,8 +84,10 @@ def create_app(service: ChatService, ui: Path = BUILT_UI) -> Starlette:
             ),
             Mount("/admin/v1", routes=admin_routes()),
             Route("/health", _health),
+            Route("/ready", _ready),
             Route("/metrics", _metrics),
             Route("/version", _version),
+            Route("/openapi.json", _openapi),
             Mount("/", app=web_ui(ui)),
         ],
         exception_handlers={
@@ -88,9 +95,28 @@ def create_app(service: ChatService, ui: Path = BUILT_UI) -> Starlette:
             HTTPException: _on_http_exception,
             Exception: _on_bug,
         },
+        lifespan=_lifespan,
     )
+    conductor = Conductor(service, store)
     app.state.service = service
+    app.state.conductor = conductor
+    app.state.feed = LiveFeed(service, conductor)
+    app.state.sockets = OpenSockets(service.limits.sockets_per_key)
     return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Time passes for responses and sockets while the app runs."""
+    state = app.state
+    ticking = [
+        asyncio.create_task(state.conductor.tick_forever()),
+        asyncio.create_task(state.sockets.tick_forever(state.service.clock)),
+    ]
+    yield
+    for task in ticking:
+        task.cancel()
+    await asyncio.gather(*ticking, return_exceptions=True)
 
 
 def _card(service: ChatService) -> ModelCard:
@@ -98,7 +124,7 @@ def _card(service: ChatService) -> ModelCard:
 
 
 async def _models(request: Request) -> Response:
-    return json_response({"object": "list", "data": [_card(request.app.state.service)]})
+    return json_response(ModelList([_card(request.app.state.service)]))
 
 
 async def _model(request: Request) -> Response:
@@ -109,7 +135,7 @@ async def _model(request: Request) -> Response:
 
 async def _prompts(request: Request) -> Response:
     service: ChatService = request.app.state.service
-    return json_response({"object": "list", "data": service.prompts.listed(identity_of(request.scope).tenant)})
+    return json_response(PromptList(service.prompts.listed(identity_of(request.scope).tenant)))
 
 
 async def _ticket(request: Request) -> Response:
@@ -122,7 +148,14 @@ async def _ticket(request: Request) -> Response:
 
 async def _health(request: Request) -> Response:
     healthy = request.app.state.service.healthy()
-    return json_response({"status": "ok" if healthy else "engine_unavailable"}, 200 if healthy else 503)
+    return json_response(Health("ok" if healthy else "engine_unavailable"), 200 if healthy else 503)
+
+
+async def _ready(request: Request) -> Response:
+    if request.app.state.conductor.responses.draining:
+        return json_response(Health("draining"), 503)
+    healthy = request.app.state.service.healthy()
+    return json_response(Health("ok" if healthy else "engine_unavailable"), 200 if healthy else 503)
 
 
 async def _metrics(request: Request) -> Response:
@@ -130,7 +163,11 @@ async def _metrics(request: Request) -> Response:
 
 
 async def _version(request: Request) -> Response:
-    return json_response({"version": installed_version()})
+    return json_response(Version(installed_version()))
+
+
+async def _openapi(request: Request) -> Response:
+    return json_response(document())
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

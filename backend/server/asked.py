@@ -29,7 +29,6 @@ def refuse_unsupported(event: ResponseCreate) -> None:
         "background": bool(event.background),
         "conversation": event.conversation is not None,
         "truncation": event.truncation not in (None, "disabled"),
-        "generate": event.generate is False,
     }
     for param, is_asked in asked.items():
         if is_asked:
@@ -73,6 +72,8 @@ def instructions_of(event: ResponseCreate, prompts: PromptSource, tenant: str) -
 
 def messages_of(event: ResponseCreate, limits: Limits) -> list[Message]:
     """``input`` as messages. Raises ``RequestError`` naming the item."""
+    if not event.input and event.generate is False:
+        return []  # the system prompt alone may be warmed
     if event.input is None:
         raise RequestError("input is missing", param="input")
     if isinstance(event.input, str):

@@ -1,4 +1,8 @@
-"""What a session asks its shell to do. Data only."""
+"""What the protocol's core asks its shells to do. Data only.
+
+``Prepare``, ``Generate``, ``Abandon`` and ``Save`` belong to a response and go on without a socket; ``Send``, ``Close``
+and ``Watch`` belong to one.
+"""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -6,22 +10,19 @@ from typing import TypeAlias
 import msgspec
 
 from backend.engine.messages import Submit
+from backend.server.conversations import StoredTurn
 from backend.server.events import ServerEvent
+from backend.server.live_events import Topic
 from backend.text.conversation import Prompt
 
 
-class Send(msgspec.Struct, frozen=True):
-    """Send this event."""
-
-    event: ServerEvent
-
-
 class Prepare(msgspec.Struct, frozen=True):
-    """Run ``work``, off the event loop when ``size_chars`` is large, and hand its result or error to ``prepared``."""
+    """Run ``work``, hand its result or error to ``prepared``; off the event loop when it ``blocks`` or takes long."""
 
     key: int
     work: Callable[[], Prompt]
     size_chars: int
+    blocks: bool = False
 
 
 class Generate(msgspec.Struct, frozen=True):
@@ -36,6 +37,21 @@ class Abandon(msgspec.Struct, frozen=True):
     key: int
 
 
+class Save(msgspec.Struct, frozen=True):
+    """Keep ``turn``, then call ``saved``."""
+
+    key: int
+    tenant: str
+    response_id: str
+    turn: StoredTurn
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send this event."""
+
+    event: ServerEvent
+
+
 class Close(msgspec.Struct, frozen=True):
     """Close the socket."""
 
@@ -43,4 +59,12 @@ class Close(msgspec.Struct, frozen=True):
     reason: str
 
 
-Effect: TypeAlias = Send | Prepare | Generate | Abandon | Close
+class Watch(msgspec.Struct, frozen=True):
+    """From now on hand the events of ``topic`` to ``live``, at most ``hz`` a second; 0: no more."""
+
+    topic: Topic
+    hz: float
+
+
+RunEffect: TypeAlias = Prepare | Generate | Abandon | Save
+SocketEffect: TypeAlias = Send | Close | Watch

@@ -56,7 +56,7 @@ def unexpected() -> BanyanError:
     return BanyanError("the server made a mistake; its log has the details", code="internal_error", status=500)
 
 
-def decoding(decode: Callable[[], T]) -> T:
+def decoding(decode: Callable[[], T], form: str = "JSON") -> T:
     """Run a msgspec decoder. Raises ``RequestError``: ``invalid_json``, or ``invalid_request`` with the path.
 
     msgspec also lets ``UnicodeDecodeError`` and ``RecursionError`` through, which are none of its own errors.
@@ -72,4 +72,4 @@ def decoding(decode: Callable[[], T]) -> T:
     except RecursionError:
         raise RequestError("the message is nested too deeply", code="invalid_json") from None
     except msgspec.DecodeError as error:
-        raise RequestError(f"the message is not JSON: {error}", code="invalid_json") from None
+        raise RequestError(f"the message is not {form}: {error}", code="invalid_json") from None

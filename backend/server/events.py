@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from backend.server.live_events import Batch, Stats, Topic, Tree
+
 StreamId: TypeAlias = str | UnsetType
 
 # ---- from the client -----------------------------------------------------------------------------
@@ -63,8 +65,10 @@ class Reasoning(msgspec.Struct, frozen=True):
     effort: str | None = None
 
 
-class ResponseCreate(msgspec.Struct, frozen=True, kw_only=True):
-    """``response.create``. Fields that would change the answer and are not served are here to be refused."""
+class ResponseCreate(msgspec.Struct, frozen=True, kw_only=True, tag="response.create", tag_field="type"):
+    """``response.create``, and the body of ``POST /v1/responses``.
+
+    Fields that would change the answer and are not served are here to be refused."""
 
     stream_id: str | None = None
     model: str | None = None
@@ -90,33 +94,58 @@ class ResponseCreate(msgspec.Struct, frozen=True, kw_only=True):
     background: bool | None = None
     conversation: Any = None
     truncation: str | None = None
+    store: bool | None = None
+    stream: bool | None = None
 
 
-class ResponseCancel(msgspec.Struct, frozen=True):
+class ResponseCancel(msgspec.Struct, frozen=True, tag="response.cancel", tag_field="type"):
     """``response.cancel``: one response, by its id or by its lane."""
 
     response_id: str | None = None
     stream_id: str | None = None
 
 
-class Ping(msgspec.Struct, frozen=True):
+class Resume(msgspec.Struct, frozen=True, tag="x.resume", tag_field="type"):
+    """``x.resume``: the events of a response after the last ``sequence_number`` seen (-1: none), then what follows."""
+
+    response_id: str
+    after: int = -1
+
+
+class Subscribe(msgspec.Struct, frozen=True, tag="x.subscribe", tag_field="type"):
+    """``x.subscribe``: these topics, at most ``max_hz`` events of each a second; replaces an earlier one of a topic."""
+
+    topics: list[Topic]
+    max_hz: float = 2.0
+
+
+class Unsubscribe(msgspec.Struct, frozen=True, tag="x.unsubscribe", tag_field="type"):
+    """``x.unsubscribe``: no more of these topics; of all when none is named."""
+
+    topics: list[Topic] = []
+
+
+class Ping(msgspec.Struct, frozen=True, tag="x.ping", tag_field="type"):
     """``x.ping``; ``t`` comes back as it was."""
 
     t: float | str | None = None
     stream_id: str | None = None
 
 
-ClientEvent: TypeAlias = ResponseCreate | ResponseCancel | Ping
+ClientEvent: TypeAlias = ResponseCreate | ResponseCancel | Resume | Subscribe | Unsubscribe | Ping
 
-CLIENT_EVENTS: dict[str, type[ResponseCreate] | type[ResponseCancel] | type[Ping]] = {
+CLIENT_EVENTS: dict[str, type[ClientEvent]] = {
     "response.create": ResponseCreate,
     "response.cancel": ResponseCancel,
+    "x.resume": Resume,
+    "x.subscribe": Subscribe,
+    "x.unsubscribe": Unsubscribe,
     "x.ping": Ping,
 }
 
 # ---- the response object -------------------------------------------------------------------------
 
-Status: TypeAlias = Literal["in_progress", "completed", "incomplete", "failed"]
+Status: TypeAlias = Literal["queued", "in_progress", "completed", "incomplete", "failed"]
 
 
 class OutputText(msgspec.Struct, tag="output_text", tag_field="type"):
@@ -227,6 +256,13 @@ class _OfResponse(msgspec.Struct, kw_only=True, tag_field="type"):
 
     sequence_number: int
     stream_id: StreamId = UNSET
+
+
+class Queued(_OfResponse, tag="response.queued"):
+    """The engine is busy. ``x_position``: requests before it when it came, itself counted."""
+
+    response: Response
+    x_position: int
 
 
 class Created(_OfResponse, tag="response.created"):
@@ -351,6 +387,9 @@ class SessionLimits(msgspec.Struct):
     message_bytes: int
     lanes: int
     max_context_tokens: int
+    idle_seconds: float
+    age_seconds: float
+    resume_seconds: float
 
 
 class SessionOpened(msgspec.Struct, tag="x.session", tag_field="type"):
@@ -369,7 +408,8 @@ class Pong(msgspec.Struct, tag="x.pong", tag_field="type"):
 
 
 ServerEvent: TypeAlias = (
-    Created
+    Queued
+    | Created
     | Cache
     | InProgress
     | ItemAdded
@@ -384,4 +424,7 @@ ServerEvent: TypeAlias = (
     | Error
     | SessionOpened
     | Pong
+    | Stats
+    | Tree
+    | Batch
 )

@@ -47,6 +47,10 @@ class Reply:
         self.cached = event.cached
         self._queue_ms = event.queue_ms
 
+    def first_token(self, now: float) -> None:
+        """The prompt is computed, and that was all that was wanted."""
+        self._first = self._last = now
+
     def output(self, event: Output, now: float) -> str:
         """The text to show for new tokens; sets ``finish`` at the end."""
         if event.tokens:

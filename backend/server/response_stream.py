@@ -1,4 +1,7 @@
-"""The events of one response, in order and numbered. Knows the protocol; no engine, no clock, no socket."""
+"""The events of one response, in order. Knows the protocol; no engine, no clock, no socket.
+
+They get their numbers when somebody takes them (``record.py``).
+"""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -20,6 +23,7 @@ from backend.server.events import (
     OutputText,
     PartAdded,
     PartDone,
+    Queued,
     Response,
     ResponseCreate,
     ResponseError,
@@ -50,7 +54,7 @@ class _Place(_Address):
 
 
 class ResponseStream:
-    """Numbers events from 0 and keeps to: created, started, deltas, then exactly one end."""
+    """Keeps to: queued or not, created, started, deltas, then exactly one end. ``stored``: whether it was kept."""
 
     def __init__(self, response_id: str, item_id: str, created_at: int, model: str, asked: ResponseCreate) -> None:
         self.id = response_id
@@ -59,9 +63,14 @@ class ResponseStream:
         self._model = model
         self._asked = asked
         self._stream_id: StreamId = UNSET if asked.stream_id is None else asked.stream_id
-        self._number = -1
+        self.stored = False
         self._sampling = Sampling()
         self._begun = False
+
+    def queued(self, sampling: Sampling, position: int) -> ServerEvent:
+        """The engine is busy; ``position`` as in ``Queued``."""
+        self._sampling = sampling
+        return Queued(response=self._response("queued"), x_position=position, **self._address())
 
     def created(self, sampling: Sampling) -> ServerEvent:
         """The request was accepted; it will be drawn with ``sampling``."""
@@ -80,36 +89,50 @@ class ResponseStream:
             **self._address(),
         )
 
-    def started(self) -> list[ServerEvent]:
-        """The engine runs it; an empty message begins."""
+    def started(self, *, empty: bool = False) -> list[ServerEvent]:
+        """The engine runs it; a message begins, unless there will be none (``empty``)."""
+        in_progress = InProgress(response=self._response("in_progress"), **self._address())
+        if empty:
+            return [in_progress]
         self._begun = True
         return [
-            InProgress(response=self._response("in_progress"), **self._address()),
+            in_progress,
             ItemAdded(output_index=0, item=OutputMessage(self._item_id, "in_progress", []), **self._address()),
             PartAdded(part=OutputText(), **self._place()),
         ]
 
-    def delta(self, text: str, logprobs: Sequence[TokenEntry] = ()) -> list[ServerEvent]:
-        """More text, and the log-probabilities of tokens that begin in it; nothing for none."""
-        return [TextDelta(delta=text, logprobs=list(logprobs), **self._place())] if text else []
+    def delta_of(self, text: str, logprobs: Sequence[TokenEntry] = ()) -> TextDelta:
+        """The event for this text, with the log-probabilities of tokens that begin in it."""
+        return TextDelta(
+            delta=text,
+            logprobs=list(logprobs),
+            sequence_number=-1,
+            stream_id=self._stream_id,
+            item_id=self._item_id,
+            output_index=0,
+            content_index=0,
+        )
 
     def ended(self, finish: str, text: str, usage: Usage, logprobs: Sequence[TokenEntry] = ()) -> list[ServerEvent]:
         """The end that is no failure: ``finish`` as in ``Reply``; ``logprobs``: of the whole text."""
-        status: Status = "completed" if finish == "stop" else "incomplete"
-        details = None if finish == "stop" else Incomplete(_REASONS.get(finish, finish))
+        response = self.final(finish, text, usage, logprobs)
         events: list[ServerEvent] = []
-        output: list[OutputMessage] = []
-        if self._begun:
-            part = OutputText(text, logprobs=list(logprobs))
-            output = [OutputMessage(self._item_id, status, [part])]
+        for item in response.output:
             events += [
                 TextDone(text=text, logprobs=list(logprobs), **self._place()),
-                PartDone(part=part, **self._place()),
-                ItemDone(output_index=0, item=output[0], **self._address()),
+                PartDone(part=item.content[0], **self._place()),
+                ItemDone(output_index=0, item=item, **self._address()),
             ]
-        response = self._response(status, output=output, incomplete_details=details, usage=usage)
         kind = Completed if finish == "stop" else Unfinished
         return [*events, kind(response=response, **self._address())]
+
+    def final(self, finish: str, text: str, usage: Usage, logprobs: Sequence[TokenEntry] = ()) -> Response:
+        """The response as it ends."""
+        status: Status = "completed" if finish == "stop" else "incomplete"
+        details = None if finish == "stop" else Incomplete(_REASONS.get(finish, finish))
+        part = OutputText(text, logprobs=list(logprobs))
+        output = [OutputMessage(self._item_id, status, [part])] if self._begun else []
+        return self._response(status, output=output, incomplete_details=details, usage=usage)
 
     def failed(self, error: BanyanError, text: str, usage: Usage) -> ServerEvent:
         """The engine failed or refused this response."""
@@ -118,8 +141,7 @@ class ResponseStream:
         return Failed(response=self._response("failed", output=output, error=why, usage=usage), **self._address())
 
     def _address(self) -> _Address:
-        self._number += 1
-        return {"sequence_number": self._number, "stream_id": self._stream_id}
+        return {"sequence_number": -1, "stream_id": self._stream_id}
 
     def _place(self) -> _Place:
         return {**self._address(), "item_id": self._item_id, "output_index": 0, "content_index": 0}
@@ -146,6 +168,7 @@ class ResponseStream:
             max_output_tokens=asked.max_output_tokens,
             metadata=asked.metadata or {},
             previous_response_id=asked.previous_response_id,
+            store=self.stored,
             temperature=self._sampling.temperature,
             top_p=self._sampling.top_p,
             usage=usage,

@@ -1,11 +1,21 @@
 """uvicorn's settings for this server. Knows measured choices, nothing of the app."""
 
+import socket
 import sys
 
 import uvicorn
 from starlette.types import ASGIApp
 
 _MESSAGE_BYTES = 1 << 20
+
+
+_SEND_BUFFER_BYTES = 64 << 10
+
+
+def bound_send_buffers(listener: socket.socket) -> None:
+    """Let the kernel hold little for a peer that does not read (Linux doubles the number): what it holds cannot be
+    merged, and left to itself it takes megabytes. What is accepted inherits it."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
 
 def uvicorn_config(app: ASGIApp, host: str, port: int, *, log_level: str = "info") -> uvicorn.Config:
@@ -22,7 +32,7 @@ def uvicorn_config(app: ASGIApp, host: str, port: int, *, log_level: str = "info
         ws_ping_interval=20.0,
         ws_ping_timeout=20.0,
         ws_per_message_deflate=False,
-        lifespan="off",
+        lifespan="on",
         log_level=log_level,
         server_header=False,
         timeout_graceful_shutdown=5,

@@ -7,9 +7,10 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from backend.engine.client import EngineClient, Generation
-from backend.engine.messages import Output, Started, Submit
+from backend.engine.messages import Output, Started, Submit, TokenCounts, classify
 from backend.errors import BanyanError, EngineError
 from backend.server.chat_model import ChatModel
 from backend.server.gate import Meter
@@ -19,6 +20,14 @@ from backend.server.prompts import PromptRegistry
 from backend.server.tenancy import Tenancy
 
 _STALL_SECONDS = 30.0
+
+
+class TenantTokens(NamedTuple):
+    """Prompt tokens found and computed, by class, and tokens drawn."""
+
+    hits: TokenCounts = TokenCounts()
+    misses: TokenCounts = TokenCounts()
+    output: int = 0
 
 
 class ChatService:
@@ -55,7 +64,9 @@ class ChatService:
         )
         self.metrics = Metrics(engine.info, lambda: engine.load, lambda: engine.alive)
         self.metrics.add(self.tenancy)
+        self.draining = False
         self._open = 0
+        self._tokens: dict[str, TenantTokens] = {}
         self._seen_steps = -1
         self._seen_at = clock()
 
@@ -73,6 +84,8 @@ class ChatService:
 
         Raises ``EngineError`` when the engine is gone, ``BanyanError`` (``server_overloaded``) when too many are open.
         """
+        if self.draining:
+            raise BanyanError("the server is going down", code="server_draining", status=503)
         if self._open >= self.limits.open_requests:
             raise BanyanError("too many requests are open; try again soon", code="server_overloaded", status=503)
         if not self.engine.alive:
@@ -84,7 +97,29 @@ class ChatService:
             meter.ended(0, None, "error")
             raise
         self._open += 1
-        return MeasuredGeneration(self, generation, meter, len(submit.prompt) // 4, began)
+        return MeasuredGeneration(self, generation, meter, submit, began)
+
+    def queue_position(self) -> int:
+        """How many requests go before one handed in now, itself counted, by the last step; 0 when it would run."""
+        load = self.engine.load
+        return load.waiting + 1 if load.waiting or load.running >= self.engine.info.max_running else 0
+
+    def tokens_of(self, tenant: str) -> "TenantTokens":
+        """What a tenant's requests came to since this server started."""
+        return self._tokens.get(tenant) or TenantTokens()
+
+    def count_prompt(self, submit: Submit, cached: int) -> None:
+        """A request runs, ``cached`` of its prompt tokens found."""
+        before = self.tokens_of(submit.tenant)
+        whole = classify(len(submit.prompt) // 4, submit.system_tokens, submit.history_tokens)
+        found = classify(cached, submit.system_tokens, submit.history_tokens)
+        missed = TokenCounts(whole.system - found.system, whole.history - found.history, whole.shared - found.shared)
+        self._tokens[submit.tenant] = TenantTokens(before.hits + found, before.misses + missed, before.output)
+
+    def count_output(self, tenant: str, tokens: int) -> None:
+        """So many tokens were drawn."""
+        before = self.tokens_of(tenant)
+        self._tokens[tenant] = TenantTokens(before.hits, before.misses, before.output + tokens)
 
     def closed_one(self) -> None:
         """A generation ended or was cancelled; called once by each."""
@@ -104,13 +139,14 @@ class MeasuredGeneration:
     """A ``Generation`` that is watched as it passes: queue time, TTFT, gaps, counts. Iterate once."""
 
     def __init__(
-        self, service: ChatService, generation: Generation, meter: Meter, prompt_tokens: int, began: float
+        self, service: ChatService, generation: Generation, meter: Meter, submit: Submit, began: float
     ) -> None:
         self._service = service
         self._generation = generation
         self._meter = meter
         self._ttft_ms: float | None = None
-        self._prompt_tokens = prompt_tokens
+        self._submit = submit
+        self._prompt_tokens = len(submit.prompt) // 4
         self._began = began
         self._started: Started | None = None
         self._last: float | None = None
@@ -136,6 +172,7 @@ class MeasuredGeneration:
     def _on_start(self, event: Started) -> None:
         self._started = event
         self._meter.started(event.cached)
+        self._service.count_prompt(self._submit, event.cached)
         self._service.metrics.queue.observe(event.queue_ms / 1000)
         self._service.metrics.prompt.observe(self._prompt_tokens)
 
@@ -165,6 +202,7 @@ class MeasuredGeneration:
         self._open = False
         self._service.closed_one()
         self._meter.ended(self._count, self._ttft_ms, reason)
+        self._service.count_output(self._submit.tenant, self._count)
         metrics = self._service.metrics
         metrics.ended.labels(finished_reason=reason).inc()
         metrics.output.observe(self._count)

@@ -1,216 +1,268 @@
-"""One socket's protocol, sans I/O: messages and engine events in, effects out.
+"""One socket's protocol, sans I/O: the client's messages and the news of its responses in, effects out.
 
-Knows lanes, responses and the conversations that can be continued. Knows no sockets, no asyncio, no engine; ids and
-times are arguments. Whatever comes in, nothing is raised for it: a refusal is an ``error`` event.
+Knows lanes, the histories that can be continued here, deadlines, and how much waits to be sent. Knows no sockets, no
+asyncio, no engine; times are arguments. Whatever comes in, nothing is raised for it: a refusal is an ``error`` event.
 
-    lane:  create -> Prepare -> (prepared) -> created, Generate -> (engine events) -> cache, started, deltas, one end
+Events are taken out of a response's record only while less than half of the byte budget waits to be sent; what is not
+taken grows there, deltas joined into one. When both together are more than the budget, the socket is closed.
 """
 
+import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import msgspec
 from msgspec import UNSET
 
-from backend.engine.messages import Output, Started
 from backend.errors import BanyanError, RequestError
-from backend.server.asked import (
-    check_metadata,
-    instructions_of,
-    messages_of,
-    refuse_unsupported,
-    sampling_of,
-)
-from backend.server.chat_model import ChatModel
-from backend.server.effects import Abandon, Close, Effect, Generate, Prepare, Send
-from backend.server.errors import body_of, decoding, failure
+from backend.server.codec import JSON, Codec
+from backend.server.conversations import Past
+from backend.server.effects import Close, Send, SocketEffect, Watch
+from backend.server.errors import body_of
 from backend.server.events import (
-    CLIENT_EVENTS,
     ClientEvent,
-    Envelope,
+    Completed,
     Error,
+    Failed,
     Ping,
     Pong,
     ResponseCancel,
     ResponseCreate,
+    Resume,
     SessionLimits,
     SessionOpened,
     StreamId,
+    Subscribe,
+    Unfinished,
+    Unsubscribe,
 )
 from backend.server.identity import LOCAL, Identity
-from backend.server.messages import with_system
-from backend.server.reply import Reply
-from backend.server.response_stream import ResponseStream
-from backend.server.sampling import Options
-from backend.text.conversation import Conversation, Prompt
-from backend.text.template import Message
+from backend.server.live_events import LiveEvent
+from backend.server.responding import Responding
+from backend.server.responses import Asker, Responses
 
-_ENVELOPE = msgspec.json.Decoder(Envelope)
-_DECODERS = {name: msgspec.json.Decoder(kind) for name, kind in CLIENT_EVENTS.items()}
-
-
-class _Lane(msgspec.Struct):
-    """A response in flight. ``prompt`` and ``reply`` are there once it was prepared."""
-
-    key: int
-    name: str | None
-    options: Options
-    stream: ResponseStream
-    began: float
-    prompt: Prompt | None = None
-    reply: Reply | None = None
+_ENDS = (Completed, Unfinished, Failed)
+_SLOW_CLOSE, _MALFORMED_CLOSE, _SILENT_CLOSE, _OLD_CLOSE, _DRAIN_CLOSE = 4490, 4400, 4408, 4499, 1012
+_OVERTIME_SECONDS = 120.0  # a socket that is too old and still answers gets no more than this
 
 
 class Session:
-    """State of one socket. ``extensions``: send ``x.*`` events that nobody asked for."""
+    """State of one socket. ``extensions``: send ``x.*`` events that nobody asked for, keep responses for a resume.
+
+    ``backlog``: bytes that wait to be sent.
+    """
 
     def __init__(
         self,
-        model: ChatModel,
+        responses: Responses,
+        act: Callable[[SocketEffect], None],
         *,
-        new_request: Callable[[], int],
-        new_id: Callable[[], str],
-        extensions: bool = False,
+        backlog: Callable[[], int] = lambda: 0,
         identity: Identity = LOCAL,
+        extensions: bool = False,
+        codec: Codec = JSON,
     ) -> None:
-        """``new_request``: ids for the engine; ``new_id``: unguessable text, unique in this server."""
-        self._model = model
-        self._new_request = new_request
-        self._new_id = new_id
+        self.identity = identity
+        self._responses = responses
+        self._limits = responses.model.limits
+        self._act = act
+        self._backlog = backlog
         self._extensions = extensions
-        self._identity = identity
-        self._lanes: dict[int, _Lane] = {}
-        self._finished: OrderedDict[str, Conversation] = OrderedDict()
+        self._codec = codec
+        self._lanes: dict[str, Responding] = {}
+        self._finished: OrderedDict[str, Past] = OrderedDict()
         self._malformed = 0
+        self._opened = self._heard = 0.0
+        self._spoke = False
+        self._watching: set[str] = set()
+        self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a response is in flight here."""
+        return bool(self._lanes)
 
     # ---- what comes in ---------------------------------------------------------------------------
 
-    def opened(self) -> list[Effect]:
-        """The socket was accepted."""
-        if not self._extensions:
-            return []
-        limits = self._model.limits
-        bounds = SessionLimits(limits.message_bytes, limits.lanes, self._model.max_context)
-        return [Send(SessionOpened(self._identity.tenant, self._model.name, bounds))]
+    def opened(self, now: float) -> None:
+        """The socket was accepted. ``now``: seconds of a clock that never jumps."""
+        self._opened = self._heard = now
+        if self._extensions:
+            limits, model = self._limits, self._responses.model
+            bounds = SessionLimits(
+                limits.message_bytes,
+                limits.lanes,
+                model.max_context,
+                limits.idle_seconds,
+                limits.age_seconds,
+                limits.grace_seconds,
+            )
+            self._act(Send(SessionOpened(self.identity.tenant, model.name, bounds)))
 
-    def receive(self, message: str | bytes, now: float, wall: int) -> list[Effect]:
-        """A message of the client. ``now``: seconds of a clock that never jumps; ``wall``: Unix time in seconds."""
+    def receive(self, message: str | bytes, now: float, wall: int) -> None:
+        """A message of the client. ``wall``: Unix time in seconds."""
+        if self._closed:
+            return
         stream_id: StreamId = UNSET
+        self._heard = now
         try:
-            envelope = decoding(lambda: _ENVELOPE.decode(message))
+            envelope = self._codec.envelope(message)
             if isinstance(envelope.stream_id, str):
-                stream_id = envelope.stream_id[: self._model.limits.id_chars]
-            event = self._decode(envelope, message)
-            self._malformed = 0
-            return self._handle(event, now, wall)
-        except RequestError as error:
-            return [_refusal(error, stream_id), *self._count_malformed(error)]
-
-    def prepared(self, key: int, result: Prompt | BanyanError, now: float) -> list[Effect]:
-        """The prompt of ``Prepare(key)`` is made, or could not be."""
-        lane = self._lanes.get(key)
-        if lane is None:
-            return []
-        try:
-            if isinstance(result, BanyanError):
-                raise result
-            submit = self._model.submit(key, result, lane.options, identity=self._identity)
+                stream_id = envelope.stream_id[: self._limits.id_chars]
+            event = self._codec.event(envelope, message)
+            self._check_ids(event)
+            self._malformed, self._spoke = 0, True
+            self._handle(event, now, wall)
         except BanyanError as error:
-            del self._lanes[key]
-            return [_refusal(error, UNSET if lane.name is None else lane.name)]
-        lane.prompt = result
-        lane.reply = self._model.reply(len(result.ids), lane.options, lane.began)
-        return [Send(lane.stream.created(lane.options.sampling)), Generate(submit)]
+            self._refuse(error, stream_id)
+            self._count_malformed(error)
 
-    def engine_event(self, key: int, event: Started | Output, now: float) -> list[Effect]:
-        """What the engine says of a request. Unknown keys (cancelled in the meantime) are ignored."""
-        lane = self._lanes.get(key)
-        if lane is None or lane.prompt is None or lane.reply is None:
-            return []
-        if isinstance(event, Started):
-            return self._started(lane, lane.prompt, lane.reply, event)
-        if event.finish == "error":
-            return self._fail(lane, lane.reply, failure(event))
-        known = len(lane.reply.logprobs)
-        text = lane.reply.output(event, now)
-        fresh = lane.reply.logprobs[known:]
-        logprobs = self._model.logprobs(fresh) if fresh else ()
-        effects: list[Effect] = [Send(e) for e in lane.stream.delta(text, logprobs)]
-        if lane.reply.finish:
-            effects += self._end(lane, lane.prompt, lane.reply)
-        if lane.reply.finish and not event.finish:  # a stop string: the engine does not know it is over
-            effects.append(Abandon(key))
-        return effects
+    def relieved(self) -> None:
+        """Something was sent: there may be room again."""
+        if not self._closed:
+            for response in list(self._lanes.values()):
+                self._take(response)
 
-    def engine_gone(self, key: int, error: BanyanError) -> list[Effect]:
-        """A request ended without an end, or was not taken."""
-        lane = self._lanes.get(key)
-        if lane is None or lane.reply is None:
-            return []
-        return self._fail(lane, lane.reply, error)
+    def live(self, event: LiveEvent) -> None:
+        """Figures for a topic that is watched; dropped when the client reads slowly."""
+        if not self._closed and self._has_room():
+            self._act(Send(event))
 
-    def closed(self) -> list[Effect]:
-        """The socket is gone: nothing of it stays."""
-        keys = [key for key, lane in self._lanes.items() if lane.prompt is not None]
-        self._lanes.clear()
+    def tick(self, now: float) -> None:
+        """Close the socket when its time is over."""
+        limits = self._limits
+        if self._closed:
+            return
+        age, quiet = now - self._opened, now - self._heard
+        if self._responses.draining and not self._lanes:
+            self._close(_DRAIN_CLOSE, "the server is going down")
+        elif not self._spoke and age >= limits.first_message_seconds:
+            self._close(_SILENT_CLOSE, "no message came")
+        elif age >= limits.age_seconds + (_OVERTIME_SECONDS if self._lanes else 0.0):
+            self._close(_OLD_CLOSE, "the socket is too old")
+        elif quiet >= limits.idle_seconds and not self._lanes and not self._watching:
+            self._close(_OLD_CLOSE, "the socket was idle")
+
+    def closed(self, now: float, *, grace: bool = True) -> None:
+        """The socket is gone. Its responses go on for the grace, when they may; idempotent."""
+        self._closed = True
+        lanes, self._lanes = list(self._lanes.values()), {}
+        for response in lanes:
+            self._responses.leave(response, now, grace=grace)
         self._finished.clear()
-        return [Abandon(key) for key in keys]
+        for topic in self._watching:
+            self._act(Watch(topic, 0.0))  # type: ignore[arg-type]
+        self._watching.clear()
+
+    # ---- news of responses -----------------------------------------------------------------------
+
+    def news(self, response: Responding) -> None:
+        """There is something to take."""
+        self._take(response)
+
+    def refused(self, response: Responding, error: BanyanError) -> None:
+        """It could not begin."""
+        self._lanes.pop(response.id, None)
+        self._refuse(error, UNSET if response.lane is None else response.lane)
+
+    def lost(self, response: Responding) -> None:
+        """Another socket reads it from now on."""
+        self._lanes.pop(response.id, None)
+
+    def _take(self, response: Responding) -> None:
+        half, take = self._limits.send_queue_bytes // 2, response.record.take
+        try:
+            while self._backlog() < half and not self._closed:
+                if (event := take()) is None:
+                    return
+                if isinstance(event, _ENDS):
+                    self._ended(response)
+                self._act(Send(event))
+        except RequestError:  # more was dropped than this socket could ever take
+            self._close(_SLOW_CLOSE, "the client reads too slowly")
+            return
+        waiting = sum(lane.record.waiting_bytes for lane in self._lanes.values())
+        if self._backlog() + waiting > self._limits.send_queue_bytes:
+            self._close(_SLOW_CLOSE, "the client reads too slowly")
+
+    def _ended(self, response: Responding) -> None:
+        self._lanes.pop(response.id, None)
+        response.follower = None
+        if response.past is not None:
+            self._finished[response.id] = response.past
+            while len(self._finished) > self._limits.responses_kept:
+                self._finished.popitem(last=False)
+
+    def _has_room(self) -> bool:
+        return self._backlog() < self._limits.send_queue_bytes // 2
 
     # ---- client events ---------------------------------------------------------------------------
 
-    def _decode(self, envelope: Envelope, message: str | bytes) -> ClientEvent:
-        if envelope.type is UNSET:
-            raise RequestError("type is missing", param="type")
-        decoder = _DECODERS.get(str(envelope.type))
-        if decoder is None:
-            name = str(envelope.type)[:100]
-            raise RequestError(f"there is no event {name!r}", code="unknown_event", param="type")
-        event = decoding(lambda: decoder.decode(message))
-        for param in ("stream_id", "response_id", "previous_response_id"):
-            value = getattr(event, param, None)
-            if value is not None and not 0 < len(value) <= self._model.limits.id_chars:
-                raise RequestError(f"{param} has 1 to {self._model.limits.id_chars} characters", param=param)
-        return event
+    def _handle(self, event: ClientEvent, now: float, wall: int) -> None:
+        match event:
+            case ResponseCreate():
+                self._create(event, now, wall)
+            case ResponseCancel():
+                self._cancel(event, now)
+            case Resume():
+                self._resume(event)
+            case Subscribe():
+                self._subscribe(event)
+            case Unsubscribe(topics=topics):
+                for topic in set(topics or self._watching) & self._watching:
+                    self._watching.discard(topic)
+                    self._act(Watch(topic, 0.0))  # type: ignore[arg-type]
+            case Ping(t=t, stream_id=stream_id):
+                self._act(Send(Pong(t, UNSET if stream_id is None else stream_id)))
 
-    def _handle(self, event: ClientEvent, now: float, wall: int) -> list[Effect]:
-        if isinstance(event, ResponseCreate):
-            return self._create(event, now, wall)
-        if isinstance(event, ResponseCancel):
-            return self._cancel(event)
-        return [Send(_pong(event))]
-
-    def _create(self, event: ResponseCreate, now: float, wall: int) -> list[Effect]:
+    def _create(self, event: ResponseCreate, now: float, wall: int) -> None:
         self._check_lane(event.stream_id)
-        self._model.check_name(event.model)
-        refuse_unsupported(event)
-        check_metadata(event.metadata, self._model.limits)
-        options = self._model.check_options(sampling_of(event))
-        instructions = instructions_of(event, self._model.prompts, self._identity.tenant)
-        messages = messages_of(event, self._model.limits)
-        work = self._work(self._past(event.previous_response_id), instructions, messages)
-        key = self._new_request()
-        stream = ResponseStream(f"resp_{self._new_id()}", f"msg_{self._new_id()}", wall, self._model.name, event)
-        self._lanes[key] = _Lane(key, event.stream_id, options, stream, now)
-        return [Prepare(key, work, len(instructions or "") + sum(len(m["content"]) for m in messages))]
+        asker = Asker(self.identity, self._extensions, self._finished)
+        response = self._responses.create(event, asker, now, wall)
+        self._follow(response)
+        self._responses.begin(response)
 
-    def _cancel(self, event: ResponseCancel) -> list[Effect]:
+    def _cancel(self, event: ResponseCancel, now: float) -> None:
         if event.response_id is None and event.stream_id is None:
             raise RequestError("give response_id or stream_id", param="response_id")
-        for lane in list(self._lanes.values()):
-            if event.response_id == lane.stream.id or (event.response_id is None and event.stream_id == lane.name):
-                return self._end_cancelled(lane)
-        if event.response_id is not None and event.response_id not in self._finished:
-            raise RequestError(
-                f"there is no response {event.response_id!r} on this socket",
-                code="response_not_found",
-                status=404,
-                param="response_id",
-            )
-        return []
+        if event.response_id is None:
+            for lane in [lane for lane in self._lanes.values() if lane.lane == event.stream_id]:
+                self._responses.cancel(lane, now)
+            return
+        found = self._responses.find(self.identity.tenant, event.response_id)
+        if found is not None:
+            self._responses.cancel(found, now)
+        elif event.response_id not in self._finished:
+            raise _not_found(event.response_id)
+
+    def _resume(self, event: Resume) -> None:
+        found = self._responses.find(self.identity.tenant, event.response_id)
+        if found is None:
+            raise _not_found(event.response_id)
+        if event.response_id not in self._lanes:
+            self._check_lane(found.lane)
+        response = self._responses.resume(self.identity, event.response_id, event.after, self)
+        self._follow(response)
+        self._take(response)
+        if response.over and response.record.exhausted:  # its end was seen before: nothing of it will come
+            self._lanes.pop(response.id, None)
+
+    def _subscribe(self, event: Subscribe) -> None:
+        self.identity.require("chat")
+        if not event.topics or len(event.topics) > len(_TOPICS):
+            raise RequestError(f"topics: one or more of {', '.join(_TOPICS)}", param="topics")
+        if not (math.isfinite(event.max_hz) and _LEAST_HZ <= event.max_hz <= _MOST_HZ):
+            raise RequestError(f"max_hz must be between {_LEAST_HZ} and {_MOST_HZ}", param="max_hz")
+        for topic in event.topics:
+            self._watching.add(topic)
+            self._act(Watch(topic, event.max_hz))
+
+    def _follow(self, response: Responding) -> None:
+        self._lanes[response.id] = response
+        response.follower = self
 
     def _check_lane(self, name: str | None) -> None:
-        limit = self._model.limits.lanes
-        if any(lane.name == name for lane in self._lanes.values()):
+        limit = self._limits.lanes
+        if any(lane.lane == name for lane in self._lanes.values()):
             which = "without a stream_id" if name is None else f"on the lane {name!r}"
             raise RequestError(
                 f"a response {which} is still in flight: end it, or use another stream_id", param="stream_id"
@@ -222,78 +274,36 @@ class Session:
                 status=429,
             )
 
-    def _past(self, response_id: str | None) -> Conversation | None:
-        if response_id is None:
-            return None
-        past = self._finished.get(response_id)
-        if past is None:
-            raise RequestError(
-                f"there is no finished response {response_id!r} on this socket",
-                code="previous_response_not_found",
-                param="previous_response_id",
-            )
-        return past
+    def _check_ids(self, event: ClientEvent) -> None:
+        most = self._limits.id_chars
+        for param in ("stream_id", "response_id", "previous_response_id"):
+            value = getattr(event, param, None)
+            if value is not None and not 0 < len(value) <= most:
+                raise RequestError(f"{param} has 1 to {most} characters", param=param)
 
-    def _work(
-        self, past: Conversation | None, instructions: str | None, messages: Sequence[Message]
-    ) -> Callable[[], Prompt]:
-        """How the prompt is made. The system prompt carries over; a different one means that all is rendered anew."""
-        encoder = self._model.encoder
-        if past is None:
-            return lambda: encoder.begin(with_system(instructions, messages))
-        system = past.messages[0]["content"] if past.messages[0]["role"] == "system" else None
-        if instructions is None or instructions == system:
-            return lambda: encoder.extend(past, messages)
-        rest = past.messages if system is None else past.messages[1:]
-        return lambda: encoder.begin(with_system(instructions, [*rest, *messages]))
+    # ---- going out -------------------------------------------------------------------------------
 
-    # ---- a response's life -----------------------------------------------------------------------
+    def _refuse(self, error: BanyanError, stream_id: StreamId) -> None:
+        if not self._closed:
+            self._act(Send(Error(error.status, body_of(error), stream_id)))
 
-    def _started(self, lane: _Lane, prompt: Prompt, reply: Reply, event: Started) -> list[Effect]:
-        reply.started(event)
-        effects: list[Effect] = []
-        if self._extensions:
-            saved = self._model.prefill_rate.saved_ms(event.cached)
-            effects.append(Send(lane.stream.cache(prompt, event.cached, saved)))
-        return effects + [Send(e) for e in lane.stream.started()]
+    def _count_malformed(self, error: BanyanError) -> None:
+        if error.code == "invalid_json":
+            self._malformed += 1
+            if self._malformed > self._limits.malformed_messages:
+                self._close(_MALFORMED_CLOSE, "too many malformed messages")
 
-    def _end(self, lane: _Lane, prompt: Prompt, reply: Reply) -> list[Effect]:
-        del self._lanes[lane.key]
-        text = reply.text
-        self._finished[lane.stream.id] = self._model.encoder.finish(prompt, reply.tokens, text, reply.cut)
-        while len(self._finished) > self._model.limits.responses_kept:
-            self._finished.popitem(last=False)
-        logprobs = self._model.logprobs(reply.logprobs)
-        return [Send(e) for e in lane.stream.ended(reply.finish, text, reply.usage(), logprobs)]
-
-    def _end_cancelled(self, lane: _Lane) -> list[Effect]:
-        if lane.prompt is None or lane.reply is None:  # not prepared yet: it begins and ends at once, with nothing
-            del self._lanes[lane.key]
-            usage = self._model.reply(0, lane.options, lane.began).usage()
-            created = lane.stream.created(lane.options.sampling)
-            return [Send(created), *(Send(e) for e in lane.stream.ended("cancelled", "", usage))]
-        effects: list[Effect] = [Abandon(lane.key)]
-        effects += [Send(e) for e in lane.stream.delta(lane.reply.end("cancelled"))]
-        return effects + self._end(lane, lane.prompt, lane.reply)
-
-    def _fail(self, lane: _Lane, reply: Reply, error: BanyanError) -> list[Effect]:
-        del self._lanes[lane.key]
-        return [Send(lane.stream.failed(error, reply.text, reply.usage()))]
-
-    def _count_malformed(self, error: RequestError) -> list[Effect]:
-        if error.code != "invalid_json":
-            return []
-        self._malformed += 1
-        return (
-            [Close(4400, "too many malformed messages")]
-            if self._malformed > self._model.limits.malformed_messages
-            else []
-        )
+    def _close(self, code: int, reason: str) -> None:
+        if not self._closed:
+            self._closed = True
+            self._act(Close(code, reason))
 
 
-def _refusal(error: BanyanError, stream_id: StreamId) -> Send:
-    return Send(Error(error.status, body_of(error), stream_id))
+_TOPICS = ("stats", "tree", "batch")
+_LEAST_HZ, _MOST_HZ = 0.1, 10.0
 
 
-def _pong(event: Ping) -> Pong:
-    return Pong(event.t, UNSET if event.stream_id is None else event.stream_id)
+def _not_found(response_id: str) -> RequestError:
+    return RequestError(
+        f"there is no response {response_id!r}", code="response_not_found", status=404, param="response_id"
+    )

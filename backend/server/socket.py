@@ -1,83 +1,141 @@
-"""The shell around a session: carries out its effects on a real WebSocket and a real engine.
+"""The shell around a session: carries out its effects on a real WebSocket.
 
-Knows asyncio, Starlette's WebSocket and the service. Knows no event but as bytes to send. When the socket is gone,
-every request of it is cancelled in the same tick.
+Knows asyncio, Starlette's WebSocket and who conducts responses. Knows no event but as bytes to send.
 """
 
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope
+from starlette.types import Send as Sender
 from starlette.websockets import WebSocket
 
-from backend.errors import BanyanError, EngineError
-from backend.server.effects import Abandon, Close, Effect, Generate, Prepare, Send
+from backend.errors import BanyanError
+from backend.server.codec import JSON, SUBPROTOCOLS, Codec
+from backend.server.conductor import Conductor
+from backend.server.effects import Close, Send, SocketEffect, Watch
 from backend.server.errors import body_of, unexpected
 from backend.server.events import Error
 from backend.server.identity import identity_of
+from backend.server.live import LiveFeed
 from backend.server.origin import is_same_origin
 from backend.server.outbox import Outbox
-from backend.server.service import ChatService, MeasuredGeneration
 from backend.server.session import Session
-from backend.text.conversation import Prompt
+from backend.server.sockets import OpenSockets
 
-SUBPROTOCOL = "banyan.v1"
-_INLINE_CHARS = 16_384  # tokenised within a few ms; more goes to a thread so that other streams do not wait
 _CLOSE_SECONDS = 1.0
 
 _log = logging.getLogger("banyan.server")
-_encode = msgspec.json.Encoder().encode
 
 
-async def responses_socket(websocket: WebSocket) -> None:
-    """``GET /v1/responses`` with an upgrade."""
-    if not is_same_origin(websocket.headers):
-        error = BanyanError("this origin may not connect", code="origin_not_allowed", status=403)
-        body = {"error": msgspec.to_builtins(body_of(error))}
-        await websocket.send_denial_response(JSONResponse(body, status_code=403))
-        return
-    ours = SUBPROTOCOL in websocket.scope.get("subprotocols", [])
-    await websocket.accept(SUBPROTOCOL if ours else None)
-    await _Shell(websocket, websocket.app.state.service, extensions=ours).run()
+class ResponsesSocket:
+    """``GET /v1/responses`` with an upgrade. Whoever is refused learns it before the upgrade, as an HTTP status.
+
+    An ASGI app and no Starlette endpoint: that would put two layers around every message that is sent.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Sender) -> None:
+        """One socket."""
+        websocket = WebSocket(scope, receive, send)
+        state = websocket.app.state
+        identity = identity_of(scope)
+        try:
+            if not is_same_origin(websocket.headers):
+                raise BanyanError("this origin may not connect", code="origin_not_allowed", status=403)
+            identity.require("chat")
+            if state.conductor.responses.draining:
+                raise BanyanError("the server is going down", code="server_draining", status=503)
+            state.sockets.admit(identity)
+        except BanyanError as error:
+            body = {"error": msgspec.to_builtins(body_of(error))}
+            await websocket.send_denial_response(JSONResponse(body, status_code=error.status))
+            return
+        chosen = next((name for name in scope.get("subprotocols", []) if name in SUBPROTOCOLS), None)
+        await websocket.accept(chosen)
+        codec = SUBPROTOCOLS.get(chosen or "", JSON)
+        await _Shell(websocket, send, state.conductor, state.feed, codec, chosen is not None).run(state.sockets)
 
 
 class _Shell:
-    def __init__(self, websocket: WebSocket, service: ChatService, *, extensions: bool) -> None:
-        self._websocket = websocket
-        self._service = service
-        self._session = Session(
-            service.model,
-            new_request=service.engine.next_request_id,
-            new_id=service.new_id,
-            extensions=extensions,
-            identity=identity_of(websocket.scope),
-        )
-        self._outbox = Outbox(service.limits.send_queue_bytes)
-        self._generations: dict[int, MeasuredGeneration] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closing: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+    __slots__ = (
+        "_closing",
+        "_codec",
+        "_conductor",
+        "_feed",
+        "_outbox",
+        "_send_raw",
+        "_session",
+        "_task",
+        "_watches",
+        "_websocket",
+        "identity",
+    )
 
-    async def run(self) -> None:
+    def __init__(
+        self,
+        websocket: WebSocket,
+        send: Sender,
+        conductor: Conductor,
+        feed: LiveFeed,
+        codec: Codec,
+        extensions: bool,
+    ) -> None:
+        self.identity = identity_of(websocket.scope)
+        self._websocket = websocket
+        self._send_raw = send
+        self._conductor = conductor
+        self._feed = feed
+        self._codec = codec
+        self._session = Session(
+            conductor.responses,
+            self._act,
+            backlog=lambda: self._outbox.bytes,
+            identity=self.identity,
+            extensions=extensions,
+            codec=codec,
+        )
+        relief_bytes = conductor.responses.model.limits.send_queue_bytes // 2
+        self._outbox = Outbox(
+            self._send_binary if codec.binary else self._send_text, self._session.relieved, relief_bytes
+        )
+        self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._watches: dict[str, asyncio.Task[None]] | None = None
+
+    async def run(self, sockets: OpenSockets) -> None:
         """Until the peer is gone or the session closes the socket."""
-        reader, writer = asyncio.create_task(self._read()), asyncio.create_task(self._write())
+        self._task = asyncio.current_task()
+        sockets.add(self)
         try:
-            self._apply(self._session.opened())
-            await asyncio.wait((reader, writer, self._closing), return_when=asyncio.FIRST_COMPLETED)
-            # first free what the socket held, then be polite: saying why may take a second
-            self._apply(self._session.closed())
-            if self._closing.done():
-                await self._close(self._closing.result(), writer)
+            self._session.opened(self._conductor.now)
+            await self._read()
+        except asyncio.CancelledError:
+            if self._closing is None:  # the key was revoked: nobody comes back
+                self._session.closed(self._conductor.now, grace=False)
+                raise
         finally:
-            self._apply(self._session.closed())
-            tasks = (reader, writer, *self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            sockets.remove(self)
+            self._session.closed(self._conductor.now)
+            await self._outbox.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a response is in flight on it, or something waits to be sent."""
+        return self._session.busy or self._outbox.bytes > 0
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        self._session.tick(now)
+
+    def close(self, code: int, reason: str) -> None:
+        """End it and all that it has open, without grace."""
+        self._session.closed(self._conductor.now, grace=False)
+        self._act(Close(code, reason))
 
     async def _read(self) -> None:
         # always one receive() outstanding: uvicorn reads from the socket, and sees its end, only then
@@ -85,84 +143,37 @@ class _Shell:
             text = message.get("text")
             data = text if text is not None else message.get("bytes") or b""
             try:
-                self._apply(self._session.receive(data, self._service.clock(), int(time.time())))
+                self._session.receive(data, self._conductor.now, self._conductor.wall())
             except Exception:
                 _log.exception("a client's message broke the session")
-                self._apply([Send(Error(500, body_of(unexpected())))])
+                self._act(Send(Error(500, body_of(unexpected()))))
 
-    async def _write(self) -> None:
-        await self._outbox.run(self._send)
+    def _act(self, effect: SocketEffect) -> None:
+        match effect:
+            case Send(event):
+                self._outbox.put(self._codec.encode(event))
+            case Close() if self._closing is None:
+                self._closing = asyncio.create_task(self._close(effect))
+            case Watch(topic, hz):
+                self._watches = self._watches if self._watches is not None else {}
+                if (watching := self._watches.pop(topic, None)) is not None:
+                    watching.cancel()
+                if hz:
+                    watch = self._feed.watch(topic, self.identity, hz, self._session.live)
+                    self._watches[topic] = asyncio.create_task(watch)
 
-    async def _send(self, message: bytes) -> None:
-        await self._websocket.send({"type": "websocket.send", "text": message.decode()})
+    def _send_text(self, message: bytes) -> Coroutine[Any, Any, None]:
+        return self._send_raw({"type": "websocket.send", "text": message.decode()})  # type: ignore[return-value]
 
-    async def _close(self, close: Close, writer: asyncio.Task[None]) -> None:
-        """Say why, if the peer still listens; a stalled one gets no more than a second."""
+    def _send_binary(self, message: bytes) -> Coroutine[Any, Any, None]:
+        return self._send_raw({"type": "websocket.send", "bytes": message})  # type: ignore[return-value]
+
+    async def _close(self, close: Close) -> None:
+        """Free what it holds; then say why, if the peer still listens; a stalled one gets no more than a second."""
+        self._session.closed(self._conductor.now)
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._outbox.drained()
-                writer.cancel()
                 await self._websocket.close(close.code, close.reason)
-
-    def _apply(self, effects: Iterable[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case Send(event):
-                    if not self._closing.done() and not self._outbox.put(_encode(event)):
-                        self._closing.set_result(Close(4490, "the client reads too slowly"))
-                case Prepare():
-                    self._prepare(effect)
-                case Generate():
-                    self._generate(effect)
-                case Abandon(key):
-                    if generation := self._generations.pop(key, None):
-                        generation.cancel()
-                case Close() if not self._closing.done():
-                    self._closing.set_result(effect)
-
-    def _prepare(self, effect: Prepare) -> None:
-        if effect.size_chars > _INLINE_CHARS:
-            self._spawn(self._prepare_in_thread(effect))
-            return
-        self._apply(self._session.prepared(effect.key, _result(effect), self._service.clock()))
-
-    async def _prepare_in_thread(self, effect: Prepare) -> None:
-        result = await asyncio.to_thread(_result, effect)
-        self._apply(self._session.prepared(effect.key, result, self._service.clock()))
-
-    def _generate(self, effect: Generate) -> None:
-        key = effect.submit.request
-        try:
-            generation = self._service.generate(effect.submit, self._service.clock())
-        except BanyanError as error:
-            self._apply(self._session.engine_gone(key, error))
-            return
-        self._generations[key] = generation
-        self._spawn(self._follow(key, generation))
-
-    async def _follow(self, key: int, generation: MeasuredGeneration) -> None:
-        try:
-            async for event in generation:
-                self._apply(self._session.engine_event(key, event, self._service.clock()))
-            self._apply(self._session.engine_gone(key, EngineError("the engine ended the request without a word")))
-        except Exception:
-            _log.exception("a response broke")
-            self._apply(self._session.engine_gone(key, unexpected()))
-        finally:
-            generation.cancel()
-            self._generations.pop(key, None)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-def _result(effect: Prepare) -> Prompt | BanyanError:
-    try:
-        return effect.work()
-    except BanyanError as error:
-        return error
-    except Exception:
-        _log.exception("a prompt could not be made")
-        return unexpected()
+        if self._task is not None:
+            self._task.cancel()

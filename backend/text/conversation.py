@@ -77,6 +77,14 @@ class ConversationEncoder:
         same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
         return array("I", one[:same])
 
+    def system_prompt_alone(self, text: str) -> Prompt:
+        """What every conversation on the system message ``text`` begins with, as a prompt of its own, to be computed
+        before anybody asks. Raises ``RequestError`` when there is nothing, or the template refuses it."""
+        ids = self.system_prefix(text)
+        if not ids:
+            raise RequestError("this model's template has no place for a system message", param="instructions")
+        return Prompt(ids, ({"role": "system", "content": text},), len(ids))
+
     def end_of_turn(self) -> int | None:
         """The control token that this template writes directly after an answer, if it writes one."""
         question = {"role": "user", "content": "x"}

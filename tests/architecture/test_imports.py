@@ -35,7 +35,14 @@ ALLOWED: dict[str, set[str]] = {
         "backend",
     },
     "backend.engine.client": {"backend.engine.messages", "backend.errors"},
-    "backend.engine.messages": {"scheduler.plan", "scheduler.load", "radix.pins", "radix.snapshot", "radix.stats"},
+    "backend.engine.messages": {
+        "scheduler.plan",
+        "scheduler.load",
+        "scheduler.lanes",
+        "radix.pins",
+        "radix.snapshot",
+        "radix.stats",
+    },
     "backend.engine.process_client": {
         "backend.engine.client",
         "backend.engine.messages",
@@ -43,6 +50,12 @@ ALLOWED: dict[str, set[str]] = {
         "backend.engine.wire",
         "backend.errors",
         "backend",
+    },
+    "backend.engine.supervised": {
+        "backend.engine.client",
+        "backend.engine.messages",
+        "backend.engine.process_client",
+        "backend.errors",
     },
     "backend.server": {
         "backend.engine.client",
@@ -64,6 +77,7 @@ ALLOWED: dict[str, set[str]] = {
         "backend.engine.messages",
         "backend.engine.options",
         "backend.engine.process_client",
+        "backend.engine.supervised",
         "backend",
     },
     "backend.cli.simulate": {"scheduler", "backend.errors", "backend.version"},
@@ -85,6 +99,7 @@ NEVER: dict[str, set[str]] = {
     "backend.engine.client": TENSORS,
     "backend.engine.messages": TENSORS,
     "backend.engine.process_client": TENSORS,
+    "backend.engine.supervised": TENSORS,
 }
 TRITON_ONLY_IN = "kernels.triton"
 

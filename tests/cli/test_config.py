@@ -30,6 +30,7 @@ OTHERS = {
     "overlap": ("off", "on"),
     "arm": ("paged", "static"),
     "threads": ("1", "2"),
+    "drain-seconds": ("3", "4"),
 }
 
 

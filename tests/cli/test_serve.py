@@ -11,12 +11,15 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from backend import config
 from backend.cli import checkpoint, serve
@@ -200,15 +203,100 @@ def test_ends_cleanly(number: int) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the engine through /proc")
-def test_ends_when_the_engine_dies() -> None:
+def test_starts_the_engine_again_when_it_dies() -> None:
     with started() as server:
-        server.wait_ready()
-        os.kill(server.engine(), signal.SIGKILL)
-        assert server.process.stderr is not None
-        said = server.process.stderr.read()
-        assert server.process.wait(PATIENCE_SECONDS) == 1
-        assert "banyan: the engine ended unexpectedly" in said
-        assert "Traceback" not in said
+        address = server.wait_ready()
+        first = server.engine()
+        os.kill(first, signal.SIGKILL)
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        for expected in (503, 200):
+            while status(address, "/ready") != expected:
+                assert time.monotonic() < give_up
+                time.sleep(0.02)
+        assert status(address, "/health") == 200
+        assert server.engine() != first
+        assert ask(address, 2)[0] == 200
+        assert server.end(signal.SIGTERM) == 0
+        assert "banyan: the engine ended unexpectedly; starting it again" in server.said
+        assert "Traceback" not in server.said and server.is_gone()
+
+
+def status(address: str, path: str) -> int:
+    try:
+        return get(address, path)[0]
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def ask(address: str, tokens: int) -> tuple[int, dict[str, object]]:
+    """A response over HTTP of exactly so many tokens, if it is let."""
+    body = {"input": "Hello", "max_output_tokens": tokens, "ignore_eos": True}
+    asked = urllib.request.Request(
+        f"http://{address}/v1/responses", json.dumps(body).encode(), headers={"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        return answer.status, json.loads(answer.read())
+
+
+async def open_streams(address: str, count: int, tokens: int) -> list[ClientConnection]:
+    """Sockets on each of which an answer of so many tokens has begun."""
+    sockets = []
+    for _ in range(count):
+        socket = await connect(f"ws://{address}/v1/responses")
+        event = {"type": "response.create", "input": "Hello", "max_output_tokens": tokens, "ignore_eos": True}
+        await socket.send(json.dumps(event))
+        sockets.append(socket)
+    for socket in sockets:
+        while json.loads(await socket.recv())["type"] != "response.output_text.delta":
+            pass
+    return sockets
+
+
+async def last_words(socket: ClientConnection) -> tuple[dict[str, object], int | None]:
+    """The last event of a socket, and the code it was closed with."""
+    event: dict[str, object] = {}
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            event = json.loads(await socket.recv())
+    return event, socket.close_code
+
+
+@pytest.mark.parametrize(("tokens", "seconds"), [(60, "30"), (3000, "1")])
+async def test_drains(tokens: int, seconds: str) -> None:
+    """What is open completes, or is told that it is incomplete; meanwhile nothing new is taken."""
+    with started("--drain-seconds", seconds) as server:
+        address = await asyncio.to_thread(server.wait_ready)
+        sockets = await open_streams(address, 8, tokens)
+        idle = await connect(f"ws://{address}/v1/responses")
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.1)
+        assert await asyncio.to_thread(status, address, "/ready") == 503
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://{address}/v1/responses")
+        assert refused.value.response.status_code == 503
+        assert (await last_words(idle))[1] == 1012
+        for event, code in await asyncio.gather(*map(last_words, sockets)):
+            assert event["type"] == "response.incomplete"
+            reason = event["response"]["incomplete_details"]["reason"]  # type: ignore[index]
+            assert reason == ("max_output_tokens" if tokens == 60 else "server_draining")
+            assert code == 1012
+        assert await asyncio.to_thread(server.process.wait, PATIENCE_SECONDS) == 0
+        assert server.is_gone()
+
+
+async def test_a_second_signal_aborts() -> None:
+    with started("--drain-seconds", "600") as server:
+        address = await asyncio.to_thread(server.wait_ready)
+        (socket,) = await open_streams(address, 1, 3500)
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert await asyncio.to_thread(server.process.wait, PATIENCE_SECONDS) == 1
+        assert time.monotonic() - began < 10
+        assert server.is_gone()
+        await last_words(socket)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The real product on loopback: bundled model, engine process, server; what a fresh ``banyan serve`` starts."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pytest_asyncio
 import uvicorn
 
 import backend
+from backend.engine.client import EngineClient
 from backend.engine.options import EngineOptions
 from backend.engine.process_client import ProcessClient, start_engine
 from backend.server.app import create_app
@@ -51,9 +53,9 @@ def businesses() -> dict[str, dict]:
     return {entry["id"]: entry for entry in json.loads((DEMO / "businesses.json").read_text())}
 
 
-@pytest_asyncio.fixture
-async def house() -> AsyncIterator[House]:
-    engine = await start_engine(EngineOptions(model=str(DEMO / "model"), kv_memory=64 << 20, threads=1))
+@contextlib.asynccontextmanager
+async def serving(engine: EngineClient) -> AsyncIterator[str]:
+    """The server before ``engine``; its address."""
     prompts = PromptRegistry.load(DEMO / "businesses.json")
     service = ChatService(engine, DEMO / "model", "banyan-demo", prompts)
     server = uvicorn.Server(uvicorn_config(create_app(service), "127.0.0.1", 0, log_level="warning"))
@@ -61,7 +63,14 @@ async def house() -> AsyncIterator[House]:
     while not server.started:
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield House(f"http://127.0.0.1:{port}", engine)
+    yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     await serving
+
+
+@pytest_asyncio.fixture
+async def house() -> AsyncIterator[House]:
+    engine = await start_engine(EngineOptions(model=str(DEMO / "model"), kv_memory=64 << 20, threads=1))
+    async with serving(engine) as url:
+        yield House(url, engine)
     await engine.close()

@@ -1,17 +1,21 @@
 """A service over a fake engine, and the real server on a free port."""
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import AsyncIterator, Iterator
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import uvicorn
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from backend.server.app import create_app
 from backend.server.limits import Limits
 from backend.server.prompts import PromptRegistry
-from backend.server.run import uvicorn_config
+from backend.server.run import bound_send_buffers, uvicorn_config
 from backend.server.service import ChatService
 from backend.text.tokenizer import TextTokenizer
 from tests.server.fake_app import BAKERY
@@ -29,6 +33,7 @@ class House:
         self.engine = engine
         self.tokenizer = tokenizer
         self.port = port
+        self.app = Starlette()
 
     @property
     def http(self) -> str:
@@ -81,16 +86,28 @@ def quiet_house(folder: Path, tokenizer: TextTokenizer) -> Iterator[House]:
     yield make_house(folder, tokenizer)
 
 
+@contextlib.asynccontextmanager
+async def running(house: House, ui: Path, wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> AsyncIterator[House]:
+    """The real server around ``house``, on a free port; ``wrap`` puts something around the app."""
+    house.app = create_app(house.service, ui)
+    config = uvicorn_config(wrap(house.app), "127.0.0.1", 0, log_level="warning")
+    server = uvicorn.Server(config)
+    with socket.socket() as listener:
+        bound_send_buffers(listener)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1024)
+        house.port = listener.getsockname()[1]
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            await asyncio.sleep(0.005)
+        yield house
+        server.should_exit = True
+        await task
+
+
 @pytest.fixture
 async def house(folder: Path, tokenizer: TextTokenizer, tmp_path: Path) -> AsyncIterator[House]:
     """The real server; the UI is not built."""
-    house = make_house(folder, tokenizer, Limits(open_requests=50, send_queue_bytes=1 << 17))
-    config = uvicorn_config(create_app(house.service, tmp_path), "127.0.0.1", 0, log_level="warning")
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-    house.port = server.servers[0].sockets[0].getsockname()[1]
-    yield house
-    server.should_exit = True
-    await task
+    limits = Limits(open_requests=50, send_queue_bytes=1 << 17)
+    async with running(make_house(folder, tokenizer, limits), tmp_path) as house:
+        yield house

@@ -14,6 +14,7 @@ import msgspec
 from backend.engine.client import tenant_settings
 from backend.engine.messages import (
     EngineInfo,
+    Lane,
     Load,
     Output,
     Report,
@@ -44,7 +45,7 @@ class FakeGeneration:
 
     def __init__(self, engine: "FakeEngine", submit: Submit) -> None:
         self._engine = engine
-        self._submit = submit
+        self.submit = submit
         self._events: asyncio.Queue[Started | Output | None] = asyncio.Queue()
         self._task = asyncio.create_task(self._run())
 
@@ -55,7 +56,7 @@ class FakeGeneration:
                 return
 
     def cancel(self) -> None:
-        request = self._submit.request
+        request = self.submit.request
         if request in self._engine.open:
             self._engine.cancelled.append(request)
             self._end()
@@ -63,15 +64,15 @@ class FakeGeneration:
 
     def die(self) -> None:
         """The engine is gone."""
-        self._events.put_nowait(Output(self._submit.request, [], "error", "engine_error", "the engine died"))
+        self._events.put_nowait(Output(self.submit.request, [], "error", "engine_error", "the engine died"))
         self._end()
 
     def _end(self) -> None:
-        self._engine.open.pop(self._submit.request, None)
+        self._engine.open.pop(self.submit.request, None)
         self._task.cancel()
 
     async def _run(self) -> None:
-        submit, engine = self._submit, self._engine
+        submit, engine = self.submit, self._engine
         if engine.refusal is not None:
             engine.open.pop(submit.request, None)
             self._events.put_nowait(msgspec.structs.replace(engine.refusal, request=submit.request))
@@ -114,6 +115,7 @@ class FakeEngine:
         self.prefill_seconds = prefill_seconds
         self.info = EngineInfo("fake", 0, vocab_size, max_context, PAGE, 1024, 16, "float32", "cpu", 0, 0)
         self.load = Load()
+        self.step_ms = 0.0
         self.refusal: Output | None = None
         self.pin_pages = 1024
         self.public: dict[str, tuple[bytes, str]] = {}
@@ -163,6 +165,13 @@ class FakeEngine:
 
     async def look(self, tenant: str, everything: bool = False, limit: int = 200) -> Snapshot:
         return Snapshot([], 0, 0)
+
+    async def lanes(self, tenant: str, everything: bool = False, limit: int = 256) -> list[Lane]:
+        return [
+            Lane(request, one.tenant, "running", len(one.prompt) // 4, len(one.prompt) // 4, self.info.max_context, 0)
+            for request, one in ((request, generation.submit) for request, generation in self.open.items())
+            if everything or one.tenant == tenant
+        ]
 
     async def close(self) -> None:
         self.die()

@@ -1,17 +1,24 @@
 """The shell over real sockets: what is on the wire, and that nothing stays when a peer goes."""
 
 import asyncio
+import contextlib
 import json
 import random
 import socket
 import struct
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.server.conftest import ANSWER, House
+from backend.server.identity import Identity
+from backend.server.limits import Limits
+from backend.text.tokenizer import TextTokenizer
+from tests.server.conftest import ANSWER, House, make_house, running
 
 Event = dict[str, Any]
 
@@ -157,16 +164,39 @@ async def test_the_engine_dies(house: House) -> None:
 
 
 async def test_a_slow_reader_is_closed_and_the_others_go_on(house: House) -> None:
+    """One asks for sixteen answers and never reads; eight stream beside it. Those are as fast as without it."""
     house.never_ends()
-    house.engine.seconds_per_token = 0.0
+    house.engine.seconds_per_token = 0.01
     house.service.model.max_context = 1 << 20
+
+    async def stream(seconds: float) -> list[float]:
+        gaps = []
+        async with connect(house.socket, compression=None) as websocket:
+            await say(websocket, type="response.create", input="Hi")
+            await until(websocket, "response.output_text.delta")
+            end = last = asyncio.get_running_loop().time()
+            end += seconds
+            while last < end:
+                await websocket.recv()
+                now = asyncio.get_running_loop().time()
+                gaps.append(now - last)
+                last = now
+        return gaps
+
+    def p99(all_gaps: list[list[float]]) -> float:
+        flat = sorted(gap for gaps in all_gaps for gap in gaps)
+        return flat[int(len(flat) * 0.99)]
+
+    alone = p99(await asyncio.gather(*(stream(2.0) for _ in range(8))))
     slow = await asyncio.to_thread(_raw_client, house.port, receive_buffer=4096)
-    frame = json.dumps({"type": "response.create", "input": "Hi"}).encode()
-    lanes = [json.dumps({"type": "response.create", "input": "Hi", "stream_id": str(i)}).encode() for i in range(15)]
-    await asyncio.to_thread(slow.sendall, b"".join(_masked(f) for f in [frame, *lanes]))
+    lanes = [json.dumps({"type": "response.create", "input": "Hi", "stream_id": str(i)}).encode() for i in range(16)]
+    await asyncio.to_thread(slow.sendall, b"".join(_masked(f) for f in lanes))
+    beside = p99(await asyncio.gather(*(stream(4.0) for _ in range(8))))
+    assert beside < 2 * alone + 0.03, (alone, beside)
+    house.engine.seconds_per_token = 0.0  # now as much as there can be, so that the budget is soon spent
+    slowest = {submit.request for submit in house.engine.submitted} - set(house.engine.cancelled)
+    assert len(slowest) == 16
     async with asyncio.timeout(60):
-        while not house.engine.submitted:
-            await asyncio.sleep(0.005)
         await house.until_idle()
     slow.close()
     assert len(house.engine.cancelled) == len(house.engine.submitted)  # none came to its end
@@ -174,6 +204,167 @@ async def test_a_slow_reader_is_closed_and_the_others_go_on(house: House) -> Non
         house.answers(ANSWER)
         await say(websocket, type="response.create", input="Hi")
         assert text_of(await until(websocket, "response.completed")) == ANSWER
+
+
+async def test_who_was_too_slow_reads_the_rest_after_coming_back(house: House) -> None:
+    """4490 on a socket of ours; the answer ends without a reader, and x.resume has all of it."""
+    words = ANSWER + " " + "A croissant costs three euros. " * 400
+    house.service.model.max_context = 1 << 20
+    house.answers(words)
+    async with connect(house.socket, subprotocols=["banyan.v1"], max_queue=1) as slow:  # type: ignore[list-item]
+        slow.transport.pause_reading()
+        for lane in range(16):
+            await say(slow, type="response.create", input="Hi", stream_id=str(lane))
+        await house.until_idle()
+        slow.transport.resume_reading()
+        seen: dict[str, list[Event]] = {}
+        ids: dict[str, str] = {}
+        with pytest.raises(ConnectionClosed):
+            while True:
+                event = await hear(slow)
+                if "sequence_number" in event:
+                    seen.setdefault(event["stream_id"], []).append(event)
+                if event["type"] == "response.created":
+                    ids[event["stream_id"]] = event["response"]["id"]
+        assert slow.close_code == 4490
+    async with connect(house.socket, subprotocols=["banyan.v1"]) as websocket:  # type: ignore[list-item]
+        await hear(websocket)
+        cut = {lane: response for lane, response in ids.items() if seen[lane][-1]["type"] != "response.completed"}
+        assert cut
+        for lane, response in cut.items():
+            await say(websocket, type="x.resume", response_id=response, after=seen[lane][-1]["sequence_number"])
+            rest = await until(websocket, "response.completed")
+            both = [*seen[lane], *rest]
+            assert [event["sequence_number"] for event in both] == list(range(len(both)))
+            assert text_of(both) == words
+
+
+async def test_a_lost_connection_is_taken_up_by_another(house: House) -> None:
+    house.engine.seconds_per_token = 0.05
+    websocket = await connect(house.socket, subprotocols=["banyan.v1"])  # type: ignore[list-item]
+    await say(websocket, type="response.create", input="Hi", stream_id="a")
+    seen = await until(websocket, "response.output_text.delta")
+    _reset(websocket)
+    await asyncio.sleep(0.1)
+    assert house.engine.open and not house.engine.cancelled
+    async with connect(house.socket, subprotocols=["banyan.v1"]) as other:  # type: ignore[list-item]
+        await hear(other)
+        response = next(e for e in seen if e["type"] == "response.created")["response"]["id"]
+        await say(other, type="x.resume", response_id=response, after=seen[-1]["sequence_number"])
+        rest = await until(other, "response.completed")
+        assert text_of(seen[1:] + rest) == ANSWER
+        numbers = [event["sequence_number"] for event in seen[1:] + rest]
+        assert numbers == list(range(len(numbers)))
+        await say(other, type="response.create", input="And?", previous_response_id=response)
+        await until(other, "response.completed")
+
+
+async def test_nobody_takes_it_up(folder: Path, tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    async with running(make_house(folder, tokenizer, Limits(grace_seconds=0.5)), tmp_path) as house:
+        house.never_ends()
+        websocket = await connect(house.socket, subprotocols=["banyan.v1"])  # type: ignore[list-item]
+        await say(websocket, type="response.create", input="Hi")
+        await until(websocket, "response.output_text.delta")
+        _reset(websocket)
+        await asyncio.sleep(0.2)
+        assert not house.engine.cancelled
+        await house.until_idle()
+        assert len(house.engine.cancelled) == 1
+
+
+async def test_msgpack_in_binary_frames(house: House) -> None:
+    async with connect(house.socket, subprotocols=["banyan.v1+msgpack", "banyan.v1"]) as websocket:  # type: ignore[list-item]
+        assert websocket.subprotocol == "banyan.v1+msgpack"
+        opened = msgspec.msgpack.decode(await websocket.recv(decode=False))
+        assert opened["type"] == "x.session" and opened["limits"]["lanes"] == 16
+        await websocket.send(msgspec.msgpack.encode({"type": "response.create", "input": "Hi"}))
+        events: list[Event] = []
+        while not events or events[-1]["type"] != "response.completed":
+            message = await websocket.recv()
+            assert isinstance(message, bytes)
+            events.append(msgspec.msgpack.decode(message))
+        assert text_of(events) == ANSWER
+
+
+async def test_close_codes_of_time(folder: Path, tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    limits = Limits(first_message_seconds=0.5, idle_seconds=1.5, age_seconds=4.0)
+    async with running(make_house(folder, tokenizer, limits), tmp_path) as house:
+        silent, idle, old = [await connect(house.socket) for _ in range(3)]
+        await say(idle, type="x.ping")
+        for _ in range(30):
+            with contextlib.suppress(ConnectionClosed):
+                await say(old, type="x.ping")
+                await hear(old)
+            await asyncio.sleep(0.2)
+        for websocket, code in ((silent, 4408), (idle, 4499), (old, 4499)):
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    await websocket.recv()
+            assert websocket.close_code == code
+
+
+async def test_a_key_has_only_so_many_sockets_and_loses_all_when_it_is_revoked(
+    folder: Path, tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    house = make_house(folder, tokenizer, Limits(sockets_per_key=3))
+    keys = {"/a": Identity("t", "a", frozenset({"chat"})), "/b": Identity("t", "b", frozenset({"models"}))}
+
+    def with_keys(app: ASGIApp) -> ASGIApp:
+        async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+            name = dict(scope.get("headers", ())).get(b"x-key", b"/a").decode()
+            if scope["type"] == "websocket":
+                scope.setdefault("state", {})["identity"] = keys[name]
+            await app(scope, receive, send)
+
+        return wrapped
+
+    async with running(house, tmp_path, with_keys):
+        house.never_ends()
+        house.service.model.max_context = 1 << 20
+        sockets = [await connect(house.socket, subprotocols=["banyan.v1"]) for _ in range(3)]  # type: ignore[list-item]
+        for headers, status, code in (
+            ({}, 429, "websocket_connection_limit_reached"),
+            ({"x-key": "/b"}, 403, "insufficient_scope"),
+        ):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(house.socket, additional_headers=headers)
+            assert refused.value.response.status_code == status
+            assert json.loads(refused.value.response.body or b"")["error"]["code"] == code
+        await say(sockets[0], type="response.create", input="Hi")
+        await until(sockets[0], "response.output_text.delta")
+        assert house.engine.submitted[0].tenant == "t"
+        assert house.app.state.sockets.close_key("a") == 3
+        await house.until_idle()  # no grace for a revoked key
+        assert len(house.engine.cancelled) == 1
+        for websocket in sockets:
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    await websocket.recv()
+            assert websocket.close_code == 4401
+        assert len(house.app.state.sockets) == 0
+
+
+async def test_live_topics(house: House) -> None:
+    house.never_ends()
+    async with connect(house.socket) as websocket:
+        await say(websocket, type="response.create", input="Hi", stream_id="a")
+        (created, *_) = await until(websocket, "response.output_text.delta")
+        await say(websocket, type="x.subscribe", topics=["stats", "tree", "batch"], max_hz=10)
+        seen: dict[str, list[Event]] = {"x.stats": [], "x.tree": [], "x.batch": []}
+        while min(map(len, seen.values())) < 2:
+            event = await hear(websocket)
+            if event["type"] in seen:
+                seen[event["type"]].append(event)
+        (lane,) = seen["x.batch"][0]["lanes"]
+        assert lane["id"] == created["response"]["id"] and lane["tenant"] == "local"
+        assert seen["x.stats"][1]["of"] == "server" and seen["x.stats"][1]["running"] == 1
+        assert seen["x.stats"][1]["steps_per_s"] > 0
+        await say(websocket, type="x.unsubscribe")
+        await say(websocket, type="x.ping", t=1)
+        while (await hear(websocket))["type"] != "x.pong":
+            pass
+        for _ in range(200):
+            assert not (await hear(websocket))["type"].startswith("x.")
 
 
 async def test_disconnects_at_random_tokens_leave_nothing(house: House) -> None:
@@ -186,10 +377,8 @@ async def test_disconnects_at_random_tokens_leave_nothing(house: House) -> None:
         await say(websocket, type="response.create", input="Hello", stream_id="b")
         for _ in range(tokens):
             await websocket.recv()
-        if abrupt:  # RST instead of a closing handshake
-            raw = websocket.transport.get_extra_info("socket")
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            websocket.transport.abort()
+        if abrupt:
+            _reset(websocket)
         else:
             await websocket.close()
 
@@ -197,6 +386,13 @@ async def test_disconnects_at_random_tokens_leave_nothing(house: House) -> None:
         await asyncio.gather(*(one(dice.random() < 0.7, dice.randrange(30)) for _ in range(12)))
     await house.until_idle()
     assert len(house.engine.cancelled) == len(house.engine.submitted)
+
+
+def _reset(websocket: ClientConnection) -> None:
+    """RST instead of a closing handshake."""
+    raw = websocket.transport.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    websocket.transport.abort()
 
 
 def _raw_client(port: int, receive_buffer: int) -> socket.socket:
