@@ -71,12 +71,6 @@ class OpenSockets:
         if not self._count[key]:
             del self._count[key]
 
-    def close_key(self, key_id: str, code: int = 4401, reason: str = "the key was revoked") -> int:
-        """Close every socket of a key; how many it were."""
-        mine = [socket for socket in self._sockets if socket.identity.key_id == key_id]
-        _close(mine, code, reason)
-        return len(mine)
-
     def close_all(self, code: int, reason: str) -> None:
         """Close every socket."""
         _close(list(self._sockets), code, reason)
