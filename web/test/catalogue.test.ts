@@ -21,10 +21,17 @@ describe("what the server offers", () => {
       ],
     };
     expect(readPrompts(json)).toEqual([
-      { id: "p", name: "p", description: "", text: "", questions: [] },
-      { id: "q", name: "Q", description: "", text: "T", questions: [{ question: "?", answer: "" }] },
+      { id: "p", name: "p", description: "", text: "", questions: [], versions: [] },
+      { id: "q", name: "Q", description: "", text: "T", questions: [{ question: "?", answer: "" }], versions: [] },
     ]);
     expect(readPrompts("nonsense")).toEqual([]);
+  });
+
+  it("lists versions newest first, however they are written", () => {
+    const versions = (listed: unknown) => readPrompts({ data: [{ id: "p", versions: listed }] })[0]!.versions;
+    expect(versions(["1", "2", "10"])).toEqual(["10", "2", "1"]);
+    expect(versions([{ version: 1 }, { version: 2 }])).toEqual(["2", "1"]);
+    expect(versions("3")).toEqual([]);
   });
 
   it("suggests a few questions from all over the list", () => {

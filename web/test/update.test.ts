@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { lost, OPENED, Talk, usage } from "./talk";
 
-const BAKERY = { id: "bakery", name: "Bakery", description: "", text: "Croissants cost 2.", questions: [] };
+const BAKERY = { id: "bakery", name: "Bakery", description: "", text: "Croissants cost 2.", questions: [], versions: [] };
 const message = (role: string, content: string) => ({ type: "message", role, content });
 
 function opened(): Talk {
@@ -153,7 +153,7 @@ describe("what goes wrong", () => {
   it("a lost connection fails the running answer, keeps its text, and can be tried again", () => {
     const talk = opened().ask("One").server({ type: "response.output_text.delta", delta: "Tw" }).do(lost());
     expect(talk.last()).toMatchObject({ status: "failed", answer: "Tw", problem: { retry: true } });
-    expect(talk.effects.at(-1)).toEqual({ type: "wake-after", ms: 375 });
+    expect(talk.effects.at(-1)).toEqual({ type: "wake-after", line: "main", ms: 375 });
     talk.sent();
     talk.do({ type: "retry", turnId: "again" });
     expect(talk.turns()).toHaveLength(1);
@@ -194,12 +194,12 @@ describe("what goes wrong", () => {
     expect(talk.state.link.phase).toBe("refused");
     expect(talk.last().problem?.title).toContain("key");
     expect(talk.effects.filter(({ type }) => type === "wake-after")).toEqual([]);
-    expect(talk.do({ type: "wake" }).effects.at(-1)).toEqual({ type: "connect" });
+    expect(talk.do({ type: "wake" }).effects.at(-1)).toEqual({ type: "connect", line: "main" });
   });
 
   it("a resting connection wakes for a question", () => {
     const talk = opened().do(lost(4499));
-    expect(talk.ask("One").effects.at(-1)).toEqual({ type: "connect" });
+    expect(talk.ask("One").effects.at(-1)).toEqual({ type: "connect", line: "main" });
     expect(talk.do(OPENED).last().status).toBe("waiting");
   });
 

@@ -1,16 +1,34 @@
-/** Reads what the server offers over HTTP. Knows the two paths; throws where the server does not answer with JSON. */
+/**
+ * Reads what the server offers over HTTP, as whoever the key says. Knows the three paths.
+ *
+ * Throws `Refused` where the server wants a key or another one, and `Error` where it does not answer with JSON.
+ */
 import { readModel, readPrompts, type Prompt } from "../model/catalogue";
+import { record, text } from "../model/fields";
 
-export async function fetchModel(): Promise<string | null> {
-  return readModel(await getJson("/v1/models"));
+export class Refused extends Error {}
+
+export async function fetchModel(key: string): Promise<string | null> {
+  return readModel(await getJson("/v1/models", key));
 }
 
-export async function fetchPrompts(): Promise<Prompt[]> {
-  return readPrompts(await getJson("/v1/prompts"));
+export async function fetchPrompts(key: string): Promise<Prompt[]> {
+  return readPrompts(await getJson("/v1/prompts", key));
 }
 
-async function getJson(path: string): Promise<unknown> {
-  const response = await fetch(path, { headers: { Accept: "application/json" } });
-  if (!response.ok) throw new Error(`GET ${path}: ${response.status}`);
+/** A ticket to open one socket with: a browser cannot send the key itself, and addresses are no place for one. */
+export async function fetchTicket(key: string): Promise<string> {
+  const ticket = text(record(await json("/v1/tickets", key, { method: "POST" })).ticket);
+  if (ticket === null) throw new Error("POST /v1/tickets: no ticket in the answer");
+  return ticket;
+}
+
+const getJson = (path: string, key: string): Promise<unknown> => json(path, key, {});
+
+async function json(path: string, key: string, init: RequestInit): Promise<unknown> {
+  const headers = { Accept: "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  const response = await fetch(path, { ...init, headers });
+  if (response.status === 401 || response.status === 403) throw new Refused(`${path}: ${response.status}`);
+  if (!response.ok) throw new Error(`${path}: ${response.status}`);
   return response.json();
 }

@@ -5,6 +5,8 @@
  * turned raw HTML into text and images into their descriptions.
  */
 import { Marked, type Token, type Tokens } from "marked";
+import { escapeHtml } from "./escape";
+import { highlighted } from "./highlight";
 
 const marked = new Marked({
   gfm: true,
@@ -16,7 +18,7 @@ const marked = new Marked({
     image: ({ text }: Tokens.Image) => `<span class="image">${escapeHtml(text || "image")}</span>`,
     code({ text, lang }: Tokens.Code) {
       const language = /^[\w+#.-]{1,20}/.exec(lang ?? "")?.[0] ?? "";
-      return `<pre data-language="${escapeHtml(language)}"><code>${escapeHtml(text)}</code></pre>`;
+      return `<pre data-language="${escapeHtml(language)}"><code>${highlighted(text, language) ?? escapeHtml(text)}</code></pre>`;
     },
   },
 });
@@ -37,9 +39,3 @@ export function blocksOf(markdown: string, known: readonly Block[] = []): Block[
     return { source: token.raw, html: marked.parser([token as Token]) };
   });
 }
-
-export function escapeHtml(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => ESCAPES[character]!);
-}
-
-const ESCAPES: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };

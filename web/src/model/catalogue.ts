@@ -1,6 +1,7 @@
 /**
  * What the server offers: its model and its system prompts. Knows the two JSON shapes; does not fetch them.
  */
+import { record, records, text as textOf, type Fields } from "./fields";
 
 export interface Sample {
   question: string;
@@ -13,9 +14,9 @@ export interface Prompt {
   description: string;
   text: string;
   questions: Sample[];
+  /** Every version that may be asked for, newest first; empty where the server keeps only one. */
+  versions: string[];
 }
-
-type Fields = Record<string, unknown>;
 
 /** `GET /v1/models`: the id of the first one, or null. */
 export function readModel(json: unknown): string | null {
@@ -32,7 +33,8 @@ export function readPrompts(json: unknown): Prompt[] {
       name: string(item.name) || String(item.id),
       description: string(item.description),
       text: string(item.text),
-      questions: list(item.questions)
+      versions: readVersions(item),
+      questions: records(item.questions)
         .map((sample) => ({ question: string(sample.question), answer: string(sample.answer) }))
         .filter((sample) => sample.question),
     }));
@@ -48,14 +50,20 @@ export function suggestionsOf(prompt: Prompt, limit: number): string[] {
   return [...new Set(chosen.filter((question) => question !== undefined))];
 }
 
-function items(json: unknown): Fields[] {
-  return typeof json === "object" && json !== null ? list((json as Fields).data) : [];
+/** `versions` as names, numbers or objects that have one; a single `version` is no choice. */
+function readVersions(item: Fields): string[] {
+  const listed = Array.isArray(item.versions) ? item.versions : [];
+  return listed
+    .map((entry) => (typeof entry === "object" ? record(entry).version : entry))
+    .filter((version) => typeof version === "string" || typeof version === "number")
+    .map(String)
+    .sort((a, b) => b.localeCompare(a, "en", { numeric: true }));
 }
 
-function list(value: unknown): Fields[] {
-  return Array.isArray(value) ? value.filter((item) => typeof item === "object" && item !== null) : [];
+function items(json: unknown): Fields[] {
+  return records(record(json).data);
 }
 
 function string(value: unknown): string {
-  return typeof value === "string" ? value : "";
+  return textOf(value) ?? "";
 }

@@ -6,6 +6,9 @@
  * a default, an unknown event becomes null.
  */
 
+import { count, number, record, text, type Fields } from "./fields";
+import { readLive, type LiveEvent } from "./liveWire";
+
 /** The subprotocol we offer; with it the server sends extension events unasked. */
 export const SUBPROTOCOL = "banyan.v1";
 
@@ -47,15 +50,32 @@ export interface Ending {
 interface OfResponse {
   /** The lane the response runs on, as the client named it. */
   streamId: string | null;
+  /** Per response, rising; null from a server that does not count. */
+  sequence: number | null;
+}
+
+/** What the server says of itself when the socket opens. */
+export interface SessionReport {
+  model: string | null;
+  tenant: string | null;
+  maxContextTokens: number | null;
 }
 
 export type ServerEvent =
-  | { type: "session"; model: string | null }
-  | ({ type: "created"; responseId: string } & OfResponse)
+  | ({ type: "session" } & SessionReport)
+  | ({ type: "queued"; responseId: string | null; ahead: number | null } & OfResponse)
+  | ({ type: "created"; responseId: string; drawn: Drawn } & OfResponse)
   | ({ type: "cache"; cache: CacheReport } & OfResponse)
   | ({ type: "delta"; text: string } & OfResponse)
   | ({ type: "ended"; ending: Ending } & OfResponse)
-  | ({ type: "error"; error: WireError } & OfResponse);
+  | { type: "error"; error: WireError; streamId: string | null }
+  | LiveEvent;
+
+/** How the server draws tokens for a response: what was asked for, else its defaults. */
+export interface Drawn {
+  temperature: number | null;
+  topP: number | null;
+}
 
 export interface InputItem {
   type: "message";
@@ -68,8 +88,13 @@ export interface CreateEvent {
   stream_id: string;
   input: InputItem[];
   previous_response_id?: string;
-  prompt?: { id: string };
+  prompt?: { id: string; version?: string };
   instructions?: string;
+  temperature?: number;
+  top_p?: number;
+  max_output_tokens?: number;
+  seed?: number;
+  stop?: string[];
 }
 
 export interface CancelEvent {
@@ -78,7 +103,27 @@ export interface CancelEvent {
   stream_id?: string;
 }
 
-export type ClientEvent = CreateEvent | CancelEvent;
+/** What came after the event numbered `after`, and then what comes. */
+export interface ResumeEvent {
+  type: "x.resume";
+  response_id: string;
+  after: number;
+  stream_id: string;
+}
+
+/** The lane is only for the answer to a refused subscription. */
+export interface SubscribeEvent {
+  type: "x.subscribe";
+  topics: ("stats" | "tree" | "batch")[];
+  max_hz: number;
+  stream_id: string;
+}
+
+export interface UnsubscribeEvent {
+  type: "x.unsubscribe";
+}
+
+export type ClientEvent = CreateEvent | CancelEvent | ResumeEvent | SubscribeEvent | UnsubscribeEvent;
 
 /** One text frame of the server, or null for events this page has no use for (and for what is not an event). */
 export function parseEvent(frame: string): ServerEvent | null {
@@ -90,27 +135,47 @@ export function parseEvent(frame: string): ServerEvent | null {
   }
   const event = record(json);
   const streamId = text(event.stream_id);
+  const of = { streamId, sequence: number(event.sequence_number) };
   const response = record(event.response);
   switch (event.type) {
     case "x.session":
-      return { type: "session", model: text(event.model) ?? text(record(event.model).id) };
-    case "response.created":
-      return { type: "created", streamId, responseId: text(response.id) ?? "" };
+      return {
+        type: "session",
+        model: text(event.model) ?? text(record(event.model).id),
+        tenant: text(event.tenant),
+        maxContextTokens: number(record(event.limits).max_context_tokens),
+      };
+    case "response.queued":
+      return { type: "queued", ...of, responseId: text(response.id), ahead: readAhead(event) };
+    case "response.created": {
+      const drawn = { temperature: number(response.temperature), topP: number(response.top_p) };
+      return { type: "created", ...of, responseId: text(response.id) ?? "", drawn };
+    }
     case "x.cache":
-      return { type: "cache", streamId, cache: readCache(event) };
+      return { type: "cache", ...of, cache: readCache(event) };
     case "response.output_text.delta":
-      return { type: "delta", streamId, text: text(event.delta) ?? "" };
+      return { type: "delta", ...of, text: text(event.delta) ?? "" };
     case "response.completed":
-      return { type: "ended", streamId, ending: readEnding("completed", response) };
+      return { type: "ended", ...of, ending: readEnding("completed", response) };
     case "response.incomplete":
-      return { type: "ended", streamId, ending: readEnding("incomplete", response) };
+      return { type: "ended", ...of, ending: readEnding("incomplete", response) };
     case "response.failed":
-      return { type: "ended", streamId, ending: readEnding("failed", response) };
+      return { type: "ended", ...of, ending: readEnding("failed", response) };
     case "error":
       return { type: "error", streamId, error: readError(record(event.error), number(event.status)) };
+    case "x.stats":
+    case "x.tree":
+    case "x.batch":
+      return readLive(event.type, event);
     default:
       return null;
   }
+}
+
+/** How many requests stand before this one; the position counts itself. */
+function readAhead(event: Fields): number | null {
+  const position = number(event.x_position);
+  return position === null ? null : Math.max(0, position - 1);
 }
 
 function readCache(event: Fields): CacheReport {
@@ -152,20 +217,3 @@ function readError(error: Fields, status: number | null): WireError {
   };
 }
 
-type Fields = Record<string, unknown>;
-
-function record(value: unknown): Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Fields) : {};
-}
-
-function text(value: unknown): string | null {
-  return typeof value === "string" ? value : null;
-}
-
-function number(value: unknown): number | null {
-  return typeof value === "number" && Number.isFinite(value) ? value : null;
-}
-
-function count(value: unknown): number {
-  return Math.max(0, Math.round(number(value) ?? 0));
-}
