@@ -2,11 +2,15 @@
 
 export type Fields = Record<string, unknown>;
 
-export function record(value: unknown): Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Fields) : {};
+/** A message of the server as it arrives: only the fields it may have, each with a value yet to be looked at. */
+export type Unread<Message> = { readonly [Field in FieldOf<Message>]?: unknown };
+type FieldOf<Message> = Message extends unknown ? keyof Message : never;
+
+export function record<Message = Fields>(value: unknown): Unread<Message> {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Unread<Message>) : {};
 }
 
-export function records(value: unknown): Fields[] {
+export function records<Message = Fields>(value: unknown): Unread<Message>[] {
   return Array.isArray(value) ? value.filter((item) => typeof item === "object" && item !== null) : [];
 }
 

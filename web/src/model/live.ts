@@ -32,7 +32,8 @@ export interface Live {
 /** The lane that a refused subscription is answered on. */
 export const LIVE_LANE = "x.live";
 export const MAX_HZ = 4;
-export const SAMPLES = 240;
+/** Half a minute. */
+export const SAMPLES = 120;
 
 export const nothingYet: Live = {
   epoch: 0,

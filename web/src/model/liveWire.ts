@@ -2,7 +2,8 @@
  * The events of a subscription (`x.stats`, `x.tree`, `x.batch`) as this page reads them. Knows their fields; keeps
  * nothing.
  */
-import { count, number, record, records, text, type Fields } from "./fields";
+import { count, number, record, records, text, type Unread } from "./fields";
+import type * as wire from "./wire";
 
 /** A run of cached tokens. `parent`: 0 for none. `tenant`: null when public. */
 export interface CacheNode {
@@ -59,20 +60,20 @@ export type LiveEvent =
   | { type: "batch"; lanes: Lane[] }
   | { type: "stats"; stats: Stats };
 
-export function readLive(type: "x.stats" | "x.tree" | "x.batch", event: Fields): LiveEvent {
+export function readLive(type: "x.stats" | "x.tree" | "x.batch", event: Unread<wire.Tree | wire.Batch | wire.Stats>): LiveEvent {
   switch (type) {
     case "x.tree":
       return { type: "tree", tree: readTree(event) };
     case "x.batch":
-      return { type: "batch", lanes: records(event.lanes).map(readLane) };
+      return { type: "batch", lanes: records<wire.BatchLane>(event.lanes).map(readLane) };
     case "x.stats":
       return { type: "stats", stats: readStats(event) };
   }
 }
 
-function readTree(event: Fields): CacheTree {
+function readTree(event: Unread<wire.Tree>): CacheTree {
   return {
-    nodes: records(event.nodes).map((node) => ({
+    nodes: records<wire.TreeNode>(event.nodes).map((node) => ({
       id: count(node.id),
       parent: count(node.parent),
       tenant: text(node.tenant),
@@ -88,7 +89,7 @@ function readTree(event: Fields): CacheTree {
   };
 }
 
-function readLane(lane: Fields): Lane {
+function readLane(lane: Unread<wire.BatchLane>): Lane {
   return {
     id: text(lane.id) ?? "",
     tenant: text(lane.tenant) ?? "",
@@ -99,8 +100,8 @@ function readLane(lane: Fields): Lane {
   };
 }
 
-function readStats(event: Fields): Stats {
-  const pages = record(event.pages);
+function readStats(event: Unread<wire.Stats>): Stats {
+  const pages = record<wire.Pages>(event.pages);
   return {
     of: event.of === "server" ? "server" : "tenant",
     running: count(event.running),
@@ -113,8 +114,8 @@ function readStats(event: Fields): Stats {
       pinned: number(pages.pinned),
       total: number(pages.total),
     },
-    foundTokens: sum(record(event.hits)),
-    computedTokens: sum(record(event.misses)),
+    foundTokens: sum(record<wire.TokenClasses>(event.hits)),
+    computedTokens: sum(record<wire.TokenClasses>(event.misses)),
     evictions: number(event.evictions),
     preemptions: number(event.preemptions),
     stepMs: number(event.step_ms),
@@ -122,6 +123,6 @@ function readStats(event: Fields): Stats {
   };
 }
 
-function sum({ system, history, shared, new: fresh }: Fields): number {
+function sum({ system, history, shared, new: fresh }: Unread<wire.TokenClasses>): number {
   return count(system) + count(history) + count(shared) + count(fresh);
 }

@@ -1,13 +1,13 @@
 /**
  * The events that cross the socket, as this page reads and writes them.
  *
- * Knows the wire names of OpenAI's Responses events and of our extensions (`x.*`). Does not know sockets, conversations
- * or what is shown. Whatever a server sends is read field by field: a field that is missing or of another type becomes
- * a default, an unknown event becomes null.
+ * Knows the wire names of OpenAI's Responses events and of our extensions (`x.*`), held against the generated
+ * `wire.ts`. Does not know sockets, conversations or what is shown. Whatever a server sends is read field by field: a
+ * field that is missing or of another type becomes a default, an unknown event becomes null.
  */
-
-import { count, number, record, text, type Fields } from "./fields";
+import { count, number, record, text, type Unread } from "./fields";
 import { readLive, type LiveEvent } from "./liveWire";
+import type * as wire from "./wire";
 
 /** The subprotocol we offer; with it the server sends extension events unasked. */
 export const SUBPROTOCOL = "banyan.v1";
@@ -77,53 +77,26 @@ export interface Drawn {
   topP: number | null;
 }
 
-export interface InputItem {
+export interface InputItem extends wire.InputItem {
   type: "message";
   role: "user" | "assistant";
   content: string;
 }
 
-export interface CreateEvent {
-  type: "response.create";
+/** What this page asks for, of what may be asked for. */
+export interface CreateEvent extends wire.ResponseCreate {
   stream_id: string;
   input: InputItem[];
-  previous_response_id?: string;
-  prompt?: { id: string; version?: string };
-  instructions?: string;
-  temperature?: number;
-  top_p?: number;
-  max_output_tokens?: number;
-  seed?: number;
-  stop?: string[];
 }
 
-export interface CancelEvent {
-  type: "response.cancel";
-  response_id?: string;
-  stream_id?: string;
-}
+export type CancelEvent = wire.ResponseCancel;
 
-/** What came after the event numbered `after`, and then what comes. */
-export interface ResumeEvent {
-  type: "x.resume";
-  response_id: string;
-  after: number;
-  stream_id: string;
-}
+/** What came after the event numbered `after`, and then what comes. The lane is that of a refusal. */
+export type ResumeEvent = wire.Resume & { after: number; stream_id: string };
 
-/** The lane is only for the answer to a refused subscription. */
-export interface SubscribeEvent {
-  type: "x.subscribe";
-  topics: ("stats" | "tree" | "batch")[];
-  max_hz: number;
-  stream_id: string;
-}
+export type SubscribeEvent = wire.Subscribe & { stream_id: string };
 
-export interface UnsubscribeEvent {
-  type: "x.unsubscribe";
-}
-
-export type ClientEvent = CreateEvent | CancelEvent | ResumeEvent | SubscribeEvent | UnsubscribeEvent;
+export type ClientEvent = CreateEvent | CancelEvent | ResumeEvent | SubscribeEvent | wire.Unsubscribe;
 
 /** One text frame of the server, or null for events this page has no use for (and for what is not an event). */
 export function parseEvent(frame: string): ServerEvent | null {
@@ -133,17 +106,17 @@ export function parseEvent(frame: string): ServerEvent | null {
   } catch {
     return null;
   }
-  const event = record(json);
+  const event = record<wire.ServerEvent>(json);
   const streamId = text(event.stream_id);
   const of = { streamId, sequence: number(event.sequence_number) };
-  const response = record(event.response);
+  const response = record<wire.Response>(event.response);
   switch (event.type) {
     case "x.session":
       return {
         type: "session",
-        model: text(event.model) ?? text(record(event.model).id),
+        model: text(event.model),
         tenant: text(event.tenant),
-        maxContextTokens: number(record(event.limits).max_context_tokens),
+        maxContextTokens: number(record<wire.SessionLimits>(event.limits).max_context_tokens),
       };
     case "response.queued":
       return { type: "queued", ...of, responseId: text(response.id), ahead: readAhead(event) };
@@ -162,7 +135,7 @@ export function parseEvent(frame: string): ServerEvent | null {
     case "response.failed":
       return { type: "ended", ...of, ending: readEnding("failed", response) };
     case "error":
-      return { type: "error", streamId, error: readError(record(event.error), number(event.status)) };
+      return { type: "error", streamId, error: readError(record<wire.ErrorBody>(event.error), number(event.status)) };
     case "x.stats":
     case "x.tree":
     case "x.batch":
@@ -173,13 +146,13 @@ export function parseEvent(frame: string): ServerEvent | null {
 }
 
 /** How many requests stand before this one; the position counts itself. */
-function readAhead(event: Fields): number | null {
+function readAhead(event: Unread<wire.Queued>): number | null {
   const position = number(event.x_position);
   return position === null ? null : Math.max(0, position - 1);
 }
 
-function readCache(event: Fields): CacheReport {
-  const by = record(event.by);
+function readCache(event: Unread<wire.Cache>): CacheReport {
+  const by = record<wire.CachedBy>(event.by);
   return {
     promptTokens: count(event.prompt_tokens),
     cachedTokens: count(event.cached_tokens),
@@ -188,28 +161,26 @@ function readCache(event: Fields): CacheReport {
   };
 }
 
-function readEnding(kind: Ending["kind"], response: Fields): Ending {
-  const usage = response.usage == null ? null : record(response.usage);
-  // The timing extends the usage; a server that puts it beside the usage is understood as well.
-  const timing = usage?.x_timing ?? response.x_timing;
+function readEnding(kind: Ending["kind"], response: Unread<wire.Response>): Ending {
+  const usage = response.usage == null ? null : record<wire.Usage>(response.usage);
   return {
     kind,
-    reason: text(record(response.incomplete_details).reason),
+    reason: text(record<wire.Incomplete>(response.incomplete_details).reason),
     usage: usage && {
       inputTokens: count(usage.input_tokens),
-      cachedTokens: count(record(usage.input_tokens_details).cached_tokens),
+      cachedTokens: count(record<wire.InputTokensDetails>(usage.input_tokens_details).cached_tokens),
       outputTokens: count(usage.output_tokens),
     },
-    timing: timing == null ? null : readTiming(record(timing)),
-    error: kind === "failed" ? readError(record(response.error), null) : null,
+    timing: usage?.x_timing == null ? null : readTiming(record<wire.Timing>(usage.x_timing)),
+    error: kind === "failed" ? readError(record<wire.ResponseError>(response.error), null) : null,
   };
 }
 
-function readTiming(timing: Fields): Timing {
+function readTiming(timing: Unread<wire.Timing>): Timing {
   return { ttftMs: number(timing.ttft_ms), tokensPerS: number(timing.tokens_per_s) };
 }
 
-function readError(error: Fields, status: number | null): WireError {
+function readError(error: Unread<wire.ErrorBody | wire.ResponseError>, status: number | null): WireError {
   return {
     status,
     code: text(error.code) ?? text(error.type) ?? "unknown",

@@ -25,19 +25,22 @@ export interface TreePicture {
   placed: Placed[];
   width: number;
   height: number;
-  /** Tokens that one unit of length stands for. */
-  tokensPerUnit: number;
   /** Branches that found no room. */
   folded: number;
 }
 
 export const ROW = 22;
-const GAP = 30;
+const WIDE_GAP = 30;
+const NARROW_GAP = 16;
+const NARROW = 600;
 const SHORTEST = 7;
 const EDGE = 10;
 const THINNEST = 6;
 
-/** `width`: that of the picture; the height follows from the branches, of which at most `rows` are drawn. */
+/**
+ * `width`: that of the picture, exceeded only by trees too deep for it; the height follows from the branches, of which at
+ * most `rows` are drawn.
+ */
 export function placeTree(nodes: readonly CacheNode[], width: number, rows: number): TreePicture {
   const children = new Map<number, CacheNode[]>();
   const ids = new Set(nodes.map(({ id }) => id));
@@ -47,17 +50,18 @@ export function placeTree(nodes: readonly CacheNode[], width: number, rows: numb
   }
   const oldest = Math.max(1, ...nodes.map(({ idle }) => idle));
   const { kept, folded } = fold(nodes, children, rows);
-  const scale = scaleFor(children, kept, width);
+  const gap = width < NARROW ? NARROW_GAP : WIDE_GAP;
+  const scale = scaleFor(children, kept, width, gap);
   const placed: Placed[] = [];
   let row = 0;
 
   function place(node: CacheNode, x: number): Placed {
     const length = Math.max(SHORTEST, node.tokens * scale);
     const below = (children.get(node.id) ?? []).filter(({ id }) => kept.has(id));
-    const under = below.map((child) => place(child, x + length + GAP));
+    const under = below.map((child) => place(child, x + length + gap));
     const y = under.length ? (under[0]!.y + under.at(-1)!.y) / 2 : EDGE + ROW * (row++ + 0.5);
     const leaves = under.reduce((sum, child) => sum + child.leaves, 0) || 1;
-    const thickness = Math.min(THINNEST + 3.5 * Math.log2(leaves) + (node.pinned ? 2 : 0), 34);
+    const thickness = Math.min(THINNEST + 4.5 * Math.log2(leaves) + (node.pinned ? 2 : 0), 34);
     const life = node.locks || node.pinned === "hard" ? 1 : 1 - node.idle / oldest;
     const here = { node, x, y, length, thickness, ribbon: "", leaves, life };
     // Roots of the tree run together where they leave the trunk.
@@ -73,7 +77,8 @@ export function placeTree(nodes: readonly CacheNode[], width: number, rows: numb
   }
 
   for (const root of (children.get(0) ?? []).filter(({ id }) => kept.has(id))) place(root, EDGE);
-  return { placed, width, height: 2 * EDGE + ROW * Math.max(1, row), tokensPerUnit: 1 / scale, folded };
+  const reach = Math.max(width, ...placed.map(({ x, length }) => x + length + EDGE));
+  return { placed, width: reach, height: 2 * EDGE + ROW * Math.max(1, row), folded };
 }
 
 /** From the slice [top, bottom] of the parent's end to the child's whole beginning. */
@@ -109,6 +114,7 @@ function scaleFor(
   children: ReadonlyMap<number, CacheNode[]>,
   kept: ReadonlySet<number>,
   width: number,
+  gap: number,
 ): number {
   const branches: CacheNode[][] = [];
   function walk(node: CacheNode, path: CacheNode[]): void {
@@ -122,7 +128,7 @@ function scaleFor(
   const fits = (scale: number) =>
     branches.every(
       (path) =>
-        path.reduce((sum, { tokens }) => sum + Math.max(SHORTEST, tokens * scale), GAP * (path.length - 1)) <= room,
+        path.reduce((sum, { tokens }) => sum + Math.max(SHORTEST, tokens * scale), gap * (path.length - 1)) <= room,
     );
   let [low, high] = [1e-6, 4];
   if (fits(high)) return high;

@@ -6,14 +6,14 @@ import type { CacheNode } from "../model/liveWire";
 import { placeTree, type Placed } from "../model/treeLayout";
 import { useWidth } from "./useWidth";
 
-const ROWS = 40;
-const NARROWEST = 520;
+/** Branches that are drawn: a narrow page is a short one as well. */
+const rowsFor = (width: number): number => (width < 600 ? 16 : 40);
 const LABEL_FROM = 90;
 
 export function CacheTreeView({ live }: { live: Live }) {
   const { box, width } = useWidth<HTMLDivElement>(800);
   const nodes = live.tree?.nodes ?? [];
-  const picture = useMemo(() => placeTree(nodes, Math.max(width, NARROWEST), ROWS), [nodes, width]);
+  const picture = useMemo(() => placeTree(nodes, width, rowsFor(width)), [nodes, width]);
   const tokens = nodes.reduce((sum, node) => sum + node.tokens, 0);
   const words = `${formatCount(nodes.length)} runs of cached tokens, ${formatCount(tokens)} tokens in all`;
   return (

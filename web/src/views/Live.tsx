@@ -70,7 +70,7 @@ interface TileProps {
   colour: string;
 }
 
-const CHART_HEIGHT = 44;
+const CHART_HEIGHT = 64;
 
 function Tile({ name, value, note, values, top, colour }: TileProps) {
   const { box, width } = useWidth<HTMLDivElement>(240);

@@ -45,34 +45,31 @@ function Drawn({ turn, place, branches, last, busy, intents }: TurnProps) {
           Continued
         </p>
       ) : (
-        <p class="question">{turn.question}</p>
+        <div class="question-row">
+          {!busy && <IconButton small name="pencil" label="Edit the question" onClick={() => setEditing(true)} />}
+          <p class="question">{turn.question}</p>
+        </div>
       )}
-      {!editing && (
-        <div class="question-tools">
-          {branches > 1 && (
-            <span class="branches" role="group" aria-label="Branches">
-              <IconButton
-                small
-                name="left"
-                label="Earlier branch"
-                disabled={place === 0}
-                onClick={() => intents.branch(turn.id, -1)}
-              />
-              <span class="branch-place" aria-label={`Branch ${place + 1} of ${branches}`}>
-                {place + 1}/{branches}
-              </span>
-              <IconButton
-                small
-                name="right"
-                label="Later branch"
-                disabled={place === branches - 1}
-                onClick={() => intents.branch(turn.id, 1)}
-              />
-            </span>
-          )}
-          {!turn.continues && !busy && (
-            <IconButton small name="pencil" label="Edit the question" onClick={() => setEditing(true)} />
-          )}
+      {!editing && branches > 1 && (
+        <div class="branches" role="group" aria-label="Branches">
+          <IconButton
+            small
+            name="left"
+            label="Earlier branch"
+            disabled={place === 0}
+            onClick={() => intents.branch(turn.id, -1)}
+          />
+          <span class="branch-place">
+            <span class="visually-hidden">Branch </span>
+            {place + 1}/{branches}
+          </span>
+          <IconButton
+            small
+            name="right"
+            label="Later branch"
+            disabled={place === branches - 1}
+            onClick={() => intents.branch(turn.id, 1)}
+          />
         </div>
       )}
       <h2 class="visually-hidden">Answer</h2>
