@@ -221,11 +221,21 @@ function Entry({ conversation, current, answering, intents, onOpen }: EntryProps
           <button type="button" class="small" onClick={() => setMode("rename")}>
             Rename
           </button>
-          <button type="button" class="small" onClick={() => intents.saveMarkdown(conversation)}>
-            Markdown
+          <button
+            type="button"
+            class="small"
+            aria-label="Export as .md (Markdown)"
+            onClick={() => intents.saveMarkdown(conversation)}
+          >
+            .md
           </button>
-          <button type="button" class="small" onClick={() => intents.saveJson([conversation])}>
-            JSON
+          <button
+            type="button"
+            class="small"
+            aria-label="Export as .json"
+            onClick={() => intents.saveJson([conversation])}
+          >
+            .json
           </button>
           <button type="button" class="small danger" onClick={() => setMode("delete")}>
             Delete
