@@ -3,7 +3,7 @@
  */
 import { render } from "preact";
 import { chooseFiles, saveFile } from "./browser/files";
-import { fetchModel, fetchPrompts, Refused } from "./browser/server";
+import { fetchModel, fetchPrompts, fetchVersions, fetchVersionText, Refused } from "./browser/server";
 import { openShelf } from "./browser/shelf";
 import { createSocket, protocolsFor, socketUrl, type Socket } from "./browser/socket";
 import { createStore } from "./browser/store";
@@ -113,6 +113,10 @@ function run(effect: Effect): void {
       return sockets[effect.line].send(effect.event);
     case "load":
       return loadCatalogue(effect.line);
+    case "load-versions":
+      return loadVersions(effect.id);
+    case "load-text":
+      return loadText(effect.id, effect.version);
     case "wake-after":
       setTimeout(() => wake(effect.line), effect.ms);
   }
@@ -146,6 +150,21 @@ function loadCatalogue(line: Line): void {
   fetchPrompts(key).then(
     (prompts) => current() && dispatch({ type: "prompts", prompts }),
     (error: unknown) => current() && !(error instanceof Refused) && dispatch({ type: "notice", problem: promptsUnread }),
+  );
+}
+
+/** A server without a registry of versions has the one that is listed. */
+function loadVersions(id: string): void {
+  fetchVersions(store.state().key, id).then(
+    (versions) => dispatch({ type: "learned", id, more: { versions } }),
+    () => dispatch({ type: "learned", id, more: { versions: [] } }),
+  );
+}
+
+function loadText(id: string, version: string): void {
+  fetchVersionText(store.state().key, id, version).then(
+    (text) => dispatch({ type: "learned", id, more: { texts: { [version]: text } } }),
+    () => dispatch({ type: "notice", problem: promptsUnread }),
   );
 }
 

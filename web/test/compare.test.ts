@@ -5,7 +5,7 @@ import { squaresOf, tokensPerSquare } from "../src/model/waffle";
 import { splitOf } from "../src/model/cache";
 import { OPENED, Talk, usage } from "./talk";
 
-const PROMPTS = ["alda", "brim"].map((id) => ({ id, name: id, description: "", text: "", questions: [], versions: [] }));
+const PROMPTS = ["alda", "brim"].map((id) => ({ id, name: id, description: "", text: "", questions: [], versions: null, texts: {} }));
 const begun = () => new Talk().do({ type: "prompts", prompts: PROMPTS }, OPENED);
 const ask = (talk: Talk) => talk.do({ type: "compare", question: " Hi ", turnIds: { left: "l", right: "r" } });
 const open = (talk: Talk, name: SideName) => talk.do({ type: "side", name, action: { type: "opened" } });

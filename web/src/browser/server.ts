@@ -1,9 +1,9 @@
 /**
- * Reads what the server offers over HTTP, as whoever the key says. Knows the three paths.
+ * Reads what the server offers over HTTP, as whoever the key says. Knows the paths.
  *
  * Throws `Refused` where the server wants a key or another one, and `Error` where it does not answer with JSON.
  */
-import { readModel, readPrompts, type Prompt } from "../model/catalogue";
+import { readModel, readPrompts, readVersions, readVersionText, type Prompt } from "../model/catalogue";
 import { record, text } from "../model/fields";
 
 export class Refused extends Error {}
@@ -14,6 +14,15 @@ export async function fetchModel(key: string): Promise<string | null> {
 
 export async function fetchPrompts(key: string): Promise<Prompt[]> {
   return readPrompts(await getJson("/v1/prompts", key));
+}
+
+export async function fetchVersions(key: string, id: string): Promise<string[]> {
+  return readVersions(await getJson(`/v1/prompts/${encodeURIComponent(id)}/versions`, key));
+}
+
+export async function fetchVersionText(key: string, id: string, version: string): Promise<string> {
+  const path = `/v1/prompts/${encodeURIComponent(id)}/versions/${encodeURIComponent(version)}`;
+  return readVersionText(await getJson(path, key));
 }
 
 /** A ticket to open one socket with: a browser cannot send the key itself, and addresses are no place for one. */

@@ -90,6 +90,7 @@ export function formatMs(ms: number): string {
 }
 
 export function formatRate(perS: number): string {
+  if (perS === 0) return "0";
   return perS < 9.95 ? perS.toFixed(1) : formatCount(Math.round(perS));
 }
 

@@ -14,8 +14,10 @@ export interface Prompt {
   description: string;
   text: string;
   questions: Sample[];
-  /** Every version that may be asked for, newest first; empty where the server keeps only one. */
-  versions: string[];
+  /** Every version that may be asked for, newest first; null until somebody wanted to know. */
+  versions: readonly string[] | null;
+  /** Texts of earlier versions, as far as they have been read. */
+  texts: Readonly<Record<string, string>>;
 }
 
 /** `GET /v1/models`: the id of the first one, or null. */
@@ -33,7 +35,8 @@ export function readPrompts(json: unknown): Prompt[] {
       name: string(item.name) || String(item.id),
       description: string(item.description),
       text: string(item.text),
-      versions: readVersions(item),
+      versions: null,
+      texts: {},
       questions: records(item.questions)
         .map((sample) => ({ question: string(sample.question), answer: string(sample.answer) }))
         .filter((sample) => sample.question),
@@ -50,14 +53,35 @@ export function suggestionsOf(prompt: Prompt, limit: number): string[] {
   return [...new Set(chosen.filter((question) => question !== undefined))];
 }
 
-/** `versions` as names, numbers or objects that have one; a single `version` is no choice. */
-function readVersions(item: Fields): string[] {
-  const listed = Array.isArray(item.versions) ? item.versions : [];
-  return listed
-    .map((entry) => (typeof entry === "object" ? record(entry).version : entry))
+/** `GET /v1/prompts/{id}/versions`: their names, newest first. */
+export function readVersions(json: unknown): string[] {
+  return items(json)
+    .map(({ version }) => version)
     .filter((version) => typeof version === "string" || typeof version === "number")
     .map(String)
     .sort((a, b) => b.localeCompare(a, "en", { numeric: true }));
+}
+
+/** `GET /v1/prompts/{id}/versions/{version}`: its text. */
+export function readVersionText(json: unknown): string {
+  return string(record(json).text);
+}
+
+/** What `version` (null: the latest) says; null while that has not been read. */
+export function textAt(prompt: Prompt, version: string | null): string | null {
+  if (version === null || version === prompt.versions?.[0]) return prompt.text;
+  return prompt.texts[version] ?? null;
+}
+
+/** The catalogue with something more known of one prompt. */
+export function learned(
+  prompts: readonly Prompt[],
+  id: string,
+  more: Partial<Pick<Prompt, "versions" | "texts">>,
+): readonly Prompt[] {
+  return prompts.map((prompt) =>
+    prompt.id === id ? { ...prompt, ...more, texts: { ...prompt.texts, ...more.texts } } : prompt,
+  );
 }
 
 function items(json: unknown): Fields[] {

@@ -26,7 +26,7 @@ export function drawChart(
   let area = "";
   runs(values).forEach(([start, end]) => {
     const points = values.slice(start, end).map((value, offset) => `${x(start + offset)} ${y(value!)}`);
-    // A single point is drawn as a short stroke.
+    // A single point is drawn as a short stroke: with round ends it is a dot.
     if (points.length === 1) points.push(`${round(x(start) + 0.5)} ${y(values[start]!)}`);
     line += `M${points.join("L")}`;
     area += `M${x(start)} ${height}L${points.join("L")}L${x(end - 1)} ${height}Z`;

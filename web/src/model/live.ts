@@ -8,7 +8,7 @@ import type { Problem } from "./problems";
 
 export interface Sample {
   stepMs: number | null;
-  /** Share of prompt tokens found since the sample before, in [0, 1]; null where no prompt came. */
+  /** Share of prompt tokens found, in [0, 1], of the prompts that came last; null before the first. */
   hitRate: number | null;
   tokensPerS: number | null;
 }
@@ -93,9 +93,10 @@ function sampleOf(live: Live, stats: Stats): Sample {
   const found = stats.foundTokens - (live.stats?.foundTokens ?? stats.foundTokens);
   const computed = stats.computedTokens - (live.stats?.computedTokens ?? stats.computedTokens);
   // Counters that fall are those of a server that was started anew.
-  const hitRate = found >= 0 && computed >= 0 && found + computed > 0 ? found / (found + computed) : null;
-  // The duration of the last step stays known when nothing runs; it is of interest only while something does.
-  const stepMs = stats.running + stats.prefilling > 0 ? stats.stepMs : null;
+  const came = found >= 0 && computed >= 0 && found + computed > 0;
+  const hitRate = came ? found / (found + computed) : (live.samples.at(-1)?.hitRate ?? null);
+  // The duration of the last step stays known when nothing runs; it is of interest only where steps were run.
+  const stepMs = stats.stepsPerS ? stats.stepMs : null;
   return { stepMs, hitRate, tokensPerS: stats.tokensPerS };
 }
 

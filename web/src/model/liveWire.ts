@@ -52,6 +52,7 @@ export interface Stats {
   evictions: number | null;
   preemptions: number | null;
   stepMs: number | null;
+  stepsPerS: number | null;
   tokensPerS: number | null;
 }
 
@@ -119,6 +120,7 @@ function readStats(event: Unread<wire.Stats>): Stats {
     evictions: number(event.evictions),
     preemptions: number(event.preemptions),
     stepMs: number(event.step_ms),
+    stepsPerS: number(event.steps_per_s),
     tokensPerS: number(event.tokens_per_s),
   };
 }

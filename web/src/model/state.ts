@@ -2,7 +2,7 @@
  * All that the page knows, and what it may be asked to do. Types and questions only: `update.ts` changes it.
  */
 import { lastShown } from "./branches";
-import type { Prompt } from "./catalogue";
+import { textAt, type Prompt } from "./catalogue";
 import { newCompare, type Compare, type SideAction, type SideName } from "./compare";
 import { isActive, newConversation, withTurn, type Conversation, type System, type Turn } from "./conversation";
 import { takenUp } from "./delivery";
@@ -73,6 +73,8 @@ export type Action =
   | { type: "key-needed" }
   | { type: "model"; model: string | null }
   | { type: "prompts"; prompts: readonly Prompt[] }
+  | { type: "want-versions"; id: string }
+  | { type: "learned"; id: string; more: Partial<Pick<Prompt, "versions" | "texts">> }
   | { type: "notice"; problem: Problem }
   | { type: "socket-opened" }
   | { type: "socket-closed"; code: number; random: number }
@@ -138,6 +140,13 @@ export function pendingTurn(conversation: Conversation, tab: string): Turn | nul
 export function otherTabs(state: State): string[] {
   const tabs = state.conversations.flatMap(({ turns }) => turns.filter(isActive).map(({ tab }) => tab ?? ""));
   return [...new Set(tabs)].filter((tab) => tab !== state.tab);
+}
+
+/** What the model is told first, as far as the page knows it. */
+export function systemText(state: State, system: System | null): string | null {
+  if (system?.kind === "own") return system.text;
+  const prompt = promptOf(state, system);
+  return prompt && system ? textAt(prompt, system.version) : null;
 }
 
 export function promptOf(state: State, system: System | null): Prompt | null {

@@ -29,13 +29,18 @@ export interface TreePicture {
   folded: number;
 }
 
-export const ROW = 22;
+/** The fewer branches, the more room each has: up to so many rows, the row's height and the thinnest node. */
+const DENSITIES = [
+  { rows: 8, row: 34, thinnest: 16 },
+  { rows: 20, row: 28, thinnest: 13 },
+  { rows: Infinity, row: 22, thinnest: 7 },
+];
 const WIDE_GAP = 30;
 const NARROW_GAP = 16;
 const NARROW = 600;
 const SHORTEST = 7;
 const EDGE = 10;
-const THINNEST = 6;
+const THICKEST = 36;
 
 /**
  * `width`: that of the picture, exceeded only by trees too deep for it; the height follows from the branches, of which at
@@ -52,6 +57,7 @@ export function placeTree(nodes: readonly CacheNode[], width: number, rows: numb
   const { kept, folded } = fold(nodes, children, rows);
   const gap = width < NARROW ? NARROW_GAP : WIDE_GAP;
   const scale = scaleFor(children, kept, width, gap);
+  const { row: rowHeight, thinnest } = densityFor([...kept].filter((id) => !children.has(id)).length);
   const placed: Placed[] = [];
   let row = 0;
 
@@ -59,9 +65,9 @@ export function placeTree(nodes: readonly CacheNode[], width: number, rows: numb
     const length = Math.max(SHORTEST, node.tokens * scale);
     const below = (children.get(node.id) ?? []).filter(({ id }) => kept.has(id));
     const under = below.map((child) => place(child, x + length + gap));
-    const y = under.length ? (under[0]!.y + under.at(-1)!.y) / 2 : EDGE + ROW * (row++ + 0.5);
+    const y = under.length ? (under[0]!.y + under.at(-1)!.y) / 2 : EDGE + rowHeight * (row++ + 0.5);
     const leaves = under.reduce((sum, child) => sum + child.leaves, 0) || 1;
-    const thickness = Math.min(THINNEST + 4.5 * Math.log2(leaves) + (node.pinned ? 2 : 0), 34);
+    const thickness = Math.min(thinnest + 4.5 * Math.log2(leaves) + (node.pinned ? 2 : 0), THICKEST);
     const life = node.locks || node.pinned === "hard" ? 1 : 1 - node.idle / oldest;
     const here = { node, x, y, length, thickness, ribbon: "", leaves, life };
     // Roots of the tree run together where they leave the trunk.
@@ -78,7 +84,11 @@ export function placeTree(nodes: readonly CacheNode[], width: number, rows: numb
 
   for (const root of (children.get(0) ?? []).filter(({ id }) => kept.has(id))) place(root, EDGE);
   const reach = Math.max(width, ...placed.map(({ x, length }) => x + length + EDGE));
-  return { placed, width: reach, height: 2 * EDGE + ROW * Math.max(1, row), folded };
+  return { placed, width: reach, height: 2 * EDGE + rowHeight * Math.max(1, row), folded };
+}
+
+function densityFor(leaves: number): (typeof DENSITIES)[number] {
+  return DENSITIES.find(({ rows }) => leaves <= rows)!;
 }
 
 /** From the slice [top, bottom] of the parent's end to the child's whole beginning. */

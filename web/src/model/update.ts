@@ -5,8 +5,9 @@
  * (the open conversation), `list.ts` (among conversations), `delivery.ts` (one turn and the wire), `compare.ts`, `live.ts`.
  */
 import { askedAgain, asked, branched, chosen, continued, edited, offered, regenerated, sampled, stopping } from "./asking";
+import { learned } from "./catalogue";
 import { SIDES, firstOf, updateSide, type SideAction, type SideName } from "./compare";
-import { activeTurn, afterEvent, isActive, withTurn, type Conversation, type Turn } from "./conversation";
+import { activeTurn, afterEvent, isActive, withTurn, type Conversation, type System, type Turn } from "./conversation";
 import { afterLoss, afterRefusal, dueEvent, sent, takenUp } from "./delivery";
 import { requestFor } from "./history";
 import { closed, confirmed, firstLink, opened, woken, type Link } from "./link";
@@ -14,14 +15,16 @@ import { deletedElsewhere, imported, opened as openedOne, pruned, removed, renam
 import { afterLive, LIVE_LANE, MAX_HZ, nothingYet } from "./live";
 import { fromLiveRefusal, fromServer } from "./problems";
 import type { ClientEvent, ServerEvent } from "./protocol";
-import { openConversation, type Action, type Line, type State } from "./state";
+import { openConversation, systemText, type Action, type Line, type State } from "./state";
 
 export type Effect =
   | { type: "connect"; line: Line }
   | { type: "wake-after"; line: Line; ms: number }
   | { type: "send"; line: Line; event: ClientEvent }
   /** Read what the line's key may choose from. */
-  | { type: "load"; line: Line };
+  | { type: "load"; line: Line }
+  | { type: "load-versions"; id: string }
+  | { type: "load-text"; id: string; version: string };
 
 export interface Next {
   state: State;
@@ -60,7 +63,7 @@ function apply(state: State, action: Action): Next {
     case "draft":
       return still(changeOpen(state, (conversation) => ({ ...conversation, draft: action.text })));
     case "choose":
-      return still(changeOpen(state, (conversation) => chosen(conversation, action.system)));
+      return choose(state, action.system);
     case "sample":
       return still(changeOpen(state, (conversation) => sampled(conversation, action.sampling)));
     case "new":
@@ -92,6 +95,10 @@ function apply(state: State, action: Action): Next {
       return still({ ...state, model: state.model ?? action.model });
     case "prompts":
       return still(offerPrompts(offered({ ...state, prompts: action.prompts })));
+    case "want-versions":
+      return { state, effects: [{ type: "load-versions", id: action.id }] };
+    case "learned":
+      return still({ ...state, prompts: learned(state.prompts, action.id, action.more) });
     case "notice":
       return still({ ...state, notice: action.problem });
     case "socket-opened":
@@ -128,6 +135,13 @@ function signIn(state: State, key: string): Next {
 }
 
 const connect = (line: Line): Effect => ({ type: "connect", line });
+
+/** What an earlier version says has to be read before it can be shown. */
+function choose(state: State, system: System): Next {
+  const next = changeOpen(state, (conversation) => chosen(conversation, system));
+  const unread = system.kind === "prompt" && system.version !== null && systemText(state, system) === null;
+  return { state: next, effects: unread ? [{ type: "load-text", id: system.id, version: system.version! }] : [] };
+}
 
 // --- what the server does ---
 

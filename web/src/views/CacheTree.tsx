@@ -84,7 +84,7 @@ function NodeView({ placed, live }: { placed: Placed; live: Live }) {
     rx: Math.min(5, thickness / 2, length / 2),
   };
   const pulses = live.pulses.get(node.id) ?? 0;
-  const label = node.preview?.trim().replace(/\s+/g, " ");
+  const label = labelOf(node);
   return (
     <g>
       <title>{describe(node)}</title>
@@ -97,12 +97,20 @@ function NodeView({ placed, live }: { placed: Placed; live: Live }) {
       />
       {pulses > 0 && <rect key={pulses} class="pulse" {...shape} />}
       {label && length > LABEL_FROM && thickness >= 13 && (
-        <text class="node-label" x={x + 8} y={y + 4}>
-          {cut(label, Math.floor((length - 14) / 6.4))}
+        <text class="node-label" data-faded={placed.life < 0.75} x={x + 8} y={y + 4}>
+          {cut(label, Math.floor((length - 16) / 7))}
         </text>
       )}
     </g>
   );
+}
+
+/** How the node's text begins, without the role that a template writes before it. */
+function labelOf(node: CacheNode): string {
+  return (node.preview ?? "")
+    .trim()
+    .replace(/^(?:system|user|assistant)\n/, "")
+    .replace(/\s+/g, " ");
 }
 
 function cut(text: string, characters: number): string {
@@ -114,7 +122,7 @@ function describe(node: CacheNode): string {
   if (node.pinned) parts.push(node.pinned === "hard" ? "pinned" : "softly pinned");
   if (node.locks) parts.push(`held by ${formatCount(node.locks)}`);
   if (node.hits) parts.push(`found ${formatCount(node.hits)} times`);
-  if (node.preview) parts.push(`“${cut(node.preview.trim(), 120)}”`);
+  if (node.preview) parts.push(`“${cut(labelOf(node), 120)}”`);
   return parts.join(" · ");
 }
 
@@ -139,7 +147,7 @@ function AsList({ nodes }: { nodes: readonly CacheNode[] }) {
         <tbody>
           {largest.map((node) => (
             <tr key={node.id}>
-              <td>{node.preview ? cut(node.preview.trim(), 60) : "–"}</td>
+              <td>{cut(labelOf(node), 60) || "–"}</td>
               <td>{node.tenant ?? "public"}</td>
               <td>{formatCount(node.tokens)}</td>
               <td>{formatCount(node.hits)}</td>

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import type { Conversation } from "../model/conversation";
 import { FIELDS, readNumber, readStops, serversOwn, STOP_STRINGS, writeStops, type FieldRule } from "../model/sampling";
-import { promptOf, type State } from "../model/state";
+import { systemText, type State } from "../model/state";
 import { Dialog } from "./Dialog";
 import type { Intents } from "./intents";
 import { SystemChoice } from "./SystemChoice";
@@ -54,11 +54,16 @@ export function Settings({ state, conversation, intents, onClose }: SettingsProp
               fixes it; begin a new conversation to choose another one.
             </p>
             <pre class="prompt-body" tabIndex={0}>
-              {(system?.kind === "own" ? system.text : promptOf(state, system)?.text) || "None."}
+              {systemText(state, system) || (system?.kind === "prompt" ? "Not known to this page." : "None.")}
             </pre>
           </>
         ) : (
-          <SystemChoice prompts={state.prompts} system={system} onChoose={intents.choose} />
+          <SystemChoice
+            prompts={state.prompts}
+            system={system}
+            onChoose={intents.choose}
+            onVersions={intents.wantVersions}
+          />
         )}
       </section>
     </Dialog>

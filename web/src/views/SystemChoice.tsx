@@ -6,13 +6,15 @@ interface SystemChoiceProps {
   prompts: readonly Prompt[];
   system: System | null;
   onChoose: (system: System) => void;
+  /** Absent where versions are not chosen. */
+  onVersions?: (promptId: string) => void;
   /** Told apart from other choices on the page. */
   label?: string;
 }
 
 const OWN = "";
 
-export function SystemChoice({ prompts, system, onChoose, label = "System prompt" }: SystemChoiceProps) {
+export function SystemChoice({ prompts, system, onChoose, onVersions, label = "System prompt" }: SystemChoiceProps) {
   const chosen = system?.kind === "prompt" ? system : null;
   const prompt = prompts.find(({ id }) => id === chosen?.id);
   return (
@@ -39,7 +41,9 @@ export function SystemChoice({ prompts, system, onChoose, label = "System prompt
           <option value={OWN}>Your own text</option>
         </select>
       </label>
-      {chosen && prompt && <VersionChoice prompt={prompt} system={chosen} onChoose={onChoose} />}
+      {chosen && prompt && onVersions && (
+        <VersionChoice prompt={prompt} system={chosen} onChoose={onChoose} onVersions={onVersions} />
+      )}
       {system?.kind === "own" && (
         <textarea
           class="own-text"
@@ -58,11 +62,19 @@ interface VersionChoiceProps {
   prompt: Prompt;
   system: Extract<System, { kind: "prompt" }>;
   onChoose: (system: System) => void;
+  onVersions: (promptId: string) => void;
 }
 
-/** Absent where there is nothing to choose. */
-export function VersionChoice({ prompt, system, onChoose }: VersionChoiceProps) {
-  if (prompt.versions.length < 2) return null;
+/** Asks the server which versions there are only when somebody wants another one than the latest. */
+export function VersionChoice({ prompt, system, onChoose, onVersions }: VersionChoiceProps) {
+  const { versions } = prompt;
+  if (versions === null)
+    return (
+      <button type="button" class="small version" onClick={() => onVersions(prompt.id)}>
+        {system.version === null ? "Latest version" : `Version ${system.version}`}: choose another
+      </button>
+    );
+  if (versions.length < 2) return <p class="field-help version">There is only this version.</p>;
   return (
     <label class="field version">
       <span>Version</span>
@@ -70,8 +82,8 @@ export function VersionChoice({ prompt, system, onChoose }: VersionChoiceProps) 
         value={system.version ?? ""}
         onChange={(event) => onChoose({ ...system, version: event.currentTarget.value || null })}
       >
-        <option value="">Latest ({prompt.versions[0]})</option>
-        {prompt.versions.map((version) => (
+        <option value="">Always the latest ({versions[0]})</option>
+        {versions.map((version) => (
           <option key={version} value={version}>
             {version}
           </option>

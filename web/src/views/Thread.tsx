@@ -1,7 +1,7 @@
 /** The conversation so far, along the branch that is shown. Follows the end until the person scrolls up. */
 import { branchesAt, shown } from "../model/branches";
 import type { Conversation } from "../model/conversation";
-import { pendingTurn, promptOf, type State } from "../model/state";
+import { pendingTurn, systemText, type State } from "../model/state";
 import { Icon } from "./Icon";
 import type { Intents } from "./intents";
 import { TurnView } from "./Turn";
@@ -20,7 +20,7 @@ export function Thread({
   const last = turns.at(-1);
   const { box, following, onScroll, toEnd } = useFollow(last?.id ?? "");
   const { system } = conversation;
-  const text = system?.kind === "own" ? system.text : promptOf(state, system)?.text;
+  const text = systemText(state, system);
   const busy = pendingTurn(conversation, state.tab) !== null;
 
   return (
@@ -39,6 +39,7 @@ export function Thread({
             <details class="prompt-text">
               <summary>
                 System prompt: <strong>{system?.kind === "prompt" ? system.name : "your own"}</strong>
+                {system?.kind === "prompt" && system.version !== null && ` (version ${system.version})`}
               </summary>
               <div class="prompt-body" tabIndex={0}>
                 {text}

@@ -1,7 +1,7 @@
 /** An empty conversation: who should answer, and what one might ask them. */
 import { suggestionsOf } from "../model/catalogue";
 import type { Conversation, System } from "../model/conversation";
-import { promptOf, type State } from "../model/state";
+import { promptOf, systemText, type State } from "../model/state";
 import type { Intents } from "./intents";
 import { Mark } from "./Mark";
 import { VersionChoice } from "./SystemChoice";
@@ -62,10 +62,15 @@ export function Welcome({
             <details class="prompt-text">
               <summary>Read the system prompt</summary>
               {system?.kind === "prompt" && (
-                <VersionChoice prompt={prompt} system={system} onChoose={intents.choose} />
+                <VersionChoice
+                  prompt={prompt}
+                  system={system}
+                  onChoose={intents.choose}
+                  onVersions={intents.wantVersions}
+                />
               )}
               <div class="prompt-body" tabIndex={0}>
-                {prompt.text}
+                {systemText(state, system) ?? "Reading…"}
               </div>
             </details>
           </>

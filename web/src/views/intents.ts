@@ -19,6 +19,7 @@ export interface Intents {
   stop(): void;
   draft(text: string): void;
   choose(system: System): void;
+  wantVersions(promptId: string): void;
   sample(sampling: Sampling): void;
   startNew(): void;
   open(id: string): void;
@@ -65,6 +66,7 @@ export function createIntents(
     stop: () => dispatch({ type: "stop" }),
     draft: (text) => dispatch({ type: "draft", text }),
     choose: (system) => dispatch({ type: "choose", system }),
+    wantVersions: (id) => dispatch({ type: "want-versions", id }),
     sample: (sampling) => dispatch({ type: "sample", sampling }),
     startNew: () => dispatch({ type: "new", id: newId(), at: now() }),
     open: (id) => dispatch({ type: "open", id }),
