@@ -145,12 +145,16 @@ function loadCatalogue(line: Line): void {
   fetchModel(key).then(
     (model) => current() && dispatch({ type: "model", model }),
     // What else may be wrong the socket finds out as well; its first event names the model.
-    (error: unknown) => current() && error instanceof Refused && dispatch({ type: "key-needed" }),
+    (error: unknown) => current() && isUnknownKey(error) && dispatch({ type: "key-needed" }),
   );
   fetchPrompts(key).then(
     (prompts) => current() && dispatch({ type: "prompts", prompts }),
-    (error: unknown) => current() && !(error instanceof Refused) && dispatch({ type: "notice", problem: promptsUnread }),
+    (error: unknown) => current() && !isUnknownKey(error) && dispatch({ type: "notice", problem: promptsUnread }),
   );
+}
+
+function isUnknownKey(error: unknown): boolean {
+  return error instanceof Refused && error.status === 401;
 }
 
 /** A server without a registry of versions has the one that is listed. */

@@ -102,12 +102,15 @@ describe("socket", () => {
   });
 
   it("reports a key that is refused a ticket, apart from a server that is not there", async () => {
-    refusal = new Refused("401");
+    refusal = new Refused(401);
+    socket().connect();
+    await settle();
+    refusal = new Refused(403);
     socket().connect();
     await settle();
     refusal = new TypeError("fetch failed");
     socket().connect();
     await settle();
-    expect(log).toEqual([4401, 1006]);
+    expect(log).toEqual([4401, 4403, 1006]);
   });
 });

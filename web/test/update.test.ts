@@ -189,10 +189,29 @@ describe("what goes wrong", () => {
     expect(talk.do({ type: "dismiss" }).state.notice).toBeNull();
   });
 
-  it("a refusal is said and not retried until the person asks", () => {
+  it("a key that no longer holds is asked for anew, and only with one is connected again", () => {
     const talk = opened().ask("One").do(lost(4401));
-    expect(talk.state.link.phase).toBe("refused");
+    expect(talk.state.signIn).toBe("needed");
     expect(talk.last().problem?.title).toContain("key");
+    talk.effects = [];
+    expect(talk.do({ type: "wake" }).effects).toEqual([]);
+    talk.do({ type: "key", key: "sk-1" });
+    expect(talk.effects).toEqual([
+      { type: "load", line: "main" },
+      { type: "connect", line: "main" },
+    ]);
+    expect(talk.do(lost(4401)).state.signIn).toBe("refused");
+  });
+
+  it("another key while a connection is being made starts that anew", () => {
+    const talk = new Talk().do({ type: "key", key: "sk-1" });
+    expect(talk.effects.filter(({ type }) => type === "connect")).toHaveLength(1);
+  });
+
+  it("a refusal is said and not retried until the person asks", () => {
+    const talk = opened().ask("One").do(lost(4403));
+    expect(talk.state.link.phase).toBe("refused");
+    expect(talk.last().problem?.title).toContain("may not talk");
     expect(talk.effects.filter(({ type }) => type === "wake-after")).toEqual([]);
     expect(talk.do({ type: "wake" }).effects.at(-1)).toEqual({ type: "connect", line: "main" });
   });

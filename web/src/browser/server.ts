@@ -1,12 +1,17 @@
 /**
  * Reads what the server offers over HTTP, as whoever the key says. Knows the paths.
  *
- * Throws `Refused` where the server wants a key or another one, and `Error` where it does not answer with JSON.
+ * Throws `Refused` where the server wants another key (401) or one that may do more (403), and `Error` where it does not
+ * answer with JSON.
  */
 import { readModel, readPrompts, readVersions, readVersionText, type Prompt } from "../model/catalogue";
 import { record, text } from "../model/fields";
 
-export class Refused extends Error {}
+export class Refused extends Error {
+  constructor(readonly status: 401 | 403) {
+    super(`refused with ${status}`);
+  }
+}
 
 export async function fetchModel(key: string): Promise<string | null> {
   return readModel(await getJson("/v1/models", key));
@@ -37,7 +42,7 @@ const getJson = (path: string, key: string): Promise<unknown> => json(path, key,
 async function json(path: string, key: string, init: RequestInit): Promise<unknown> {
   const headers = { Accept: "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) };
   const response = await fetch(path, { ...init, headers });
-  if (response.status === 401 || response.status === 403) throw new Refused(`${path}: ${response.status}`);
+  if (response.status === 401 || response.status === 403) throw new Refused(response.status);
   if (!response.ok) throw new Error(`${path}: ${response.status}`);
   return response.json();
 }

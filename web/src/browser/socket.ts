@@ -2,6 +2,7 @@
  * A WebSocket to the server: opens, sends, reports. Knows the address, the subprotocol and that a key is shown as a
  * ticket; decides nothing: `model/link.ts` does.
  */
+import { ACCESS_REFUSED, KEY_REFUSED } from "../model/link";
 import { parseEvent, SUBPROTOCOL, type ClientEvent, type ServerEvent } from "../model/protocol";
 import { fetchTicket, Refused } from "./server";
 
@@ -16,8 +17,7 @@ export interface Socket {
   send(event: ClientEvent): void;
 }
 
-/** What the server closes with when a key does not hold, and what a browser says when there is no connection. */
-const KEY_REFUSED = 4401;
+/** What a browser says when there is no connection. */
 const NO_CONNECTION = 1006;
 
 export function socketUrl(location: Pick<Location, "protocol" | "host">): string {
@@ -50,7 +50,7 @@ export function createSocket(reports: SocketReports, open: () => Promise<WebSock
             if (event && isCurrent()) reports.event(event);
           };
         },
-        (error: unknown) => isCurrent() && reports.closed(error instanceof Refused ? KEY_REFUSED : NO_CONNECTION),
+        (error: unknown) => isCurrent() && reports.closed(codeOf(error)),
       );
     },
     send(event) {
@@ -58,4 +58,10 @@ export function createSocket(reports: SocketReports, open: () => Promise<WebSock
       if (current?.readyState === WebSocket.OPEN) current.send(JSON.stringify(event));
     },
   };
+}
+
+/** The code that the server would have closed with, had there been a socket. */
+function codeOf(error: unknown): number {
+  if (!(error instanceof Refused)) return NO_CONNECTION;
+  return error.status === 401 ? KEY_REFUSED : ACCESS_REFUSED;
 }

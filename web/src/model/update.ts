@@ -10,7 +10,7 @@ import { SIDES, firstOf, updateSide, type SideAction, type SideName } from "./co
 import { activeTurn, afterEvent, isActive, withTurn, type Conversation, type System, type Turn } from "./conversation";
 import { afterLoss, afterRefusal, dueEvent, sent, takenUp } from "./delivery";
 import { requestFor } from "./history";
-import { closed, confirmed, firstLink, opened, woken, type Link } from "./link";
+import { closed, confirmed, firstLink, KEY_REFUSED, opened, woken, type Link } from "./link";
 import { deletedElsewhere, imported, opened as openedOne, pruned, removed, renamed, started, takenIn } from "./list";
 import { afterLive, LIVE_LANE, MAX_HZ, nothingYet } from "./live";
 import { fromLiveRefusal, fromServer } from "./problems";
@@ -89,7 +89,7 @@ function apply(state: State, action: Action): Next {
     case "key":
       return signIn(state, action.key);
     case "key-needed":
-      return still({ ...state, signIn: state.key ? "refused" : "needed" });
+      return still(askForKey(state));
     case "model":
       // What the socket said first is newer.
       return still({ ...state, model: state.model ?? action.model });
@@ -108,7 +108,8 @@ function apply(state: State, action: Action): Next {
     case "socket-event":
       return still(receive({ ...state, link: confirmed(state.link) }, action.event));
     case "wake":
-      return still({ ...state, link: woken(state.link) });
+      // Without a key that holds the server would only say no again.
+      return still(state.signIn === "none" ? { ...state, link: woken(state.link) } : state);
     case "side":
       return updateCompare(state, action.name, action.action);
     case "compare":
@@ -132,6 +133,10 @@ function signIn(state: State, key: string): Next {
     state: { ...fresh, link },
     effects: [{ type: "load", line: "main" }, ...(state.link.phase === "connecting" ? [connect("main")] : [])],
   };
+}
+
+function askForKey(state: State): State {
+  return { ...state, signIn: state.key ? "refused" : "needed" };
 }
 
 const connect = (line: Line): Effect => ({ type: "connect", line });
@@ -207,7 +212,8 @@ function lose(state: State, code: number, random: number): State {
   });
   const waits = conversations.some((conversation) => isActive(activeTurn(conversation, state.tab)));
   // A connection that was closed for being slow or old is opened again at once where an answer waits for it.
-  return { ...state, link: link.phase === "resting" && waits ? woken(link) : link, conversations };
+  const lost = { ...state, link: link.phase === "resting" && waits ? woken(link) : link, conversations };
+  return code === KEY_REFUSED ? askForKey(lost) : lost;
 }
 
 /** What a closed tab was running is run here. */

@@ -1,5 +1,5 @@
 /** The whole page: sidebar, header, one of the views. Keeps only what is laid open over it. */
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 import { announcement } from "../model/announce";
 import { lastShown } from "../model/branches";
 import { isComparing } from "../model/compare";
@@ -28,7 +28,8 @@ export function App({ state, intents }: { state: State; intents: Intents }) {
   const linkProblem = ofLink(state.link);
   const close = () => setLayer("none");
 
-  useEffect(() => {
+  // Bound with the drawing, not after it: a key means what is seen when it is pressed.
+  useLayoutEffect(() => {
     const onKey = (event: KeyboardEvent) => {
       if (event.defaultPrevented || layer === "settings" || layer === "sheet") return;
       if (event.key === "Escape") {

@@ -1,5 +1,5 @@
 /** The drawer of one conversation: how its tokens are drawn, and what the model is told first. */
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import type { Conversation } from "../model/conversation";
 import { FIELDS, readNumber, readStops, serversOwn, STOP_STRINGS, writeStops, type FieldRule } from "../model/sampling";
 import { systemText, type State } from "../model/state";
@@ -16,12 +16,10 @@ interface SettingsProps {
 
 export function Settings({ state, conversation, intents, onClose }: SettingsProps) {
   const { sampling, system } = conversation;
-  // Remounts the fields, which keep what is typed, once all are given back to the server.
-  const [round, setRound] = useState(0);
   const fixed = conversation.turns.length > 0;
   return (
     <Dialog side title="Settings of this chat" onClose={onClose}>
-      <section aria-label="Sampling" class="fields" key={round}>
+      <section aria-label="Sampling" class="fields">
         <h3>Sampling</h3>
         {FIELDS.map((rule) => (
           <NumberField
@@ -33,14 +31,7 @@ export function Settings({ state, conversation, intents, onClose }: SettingsProp
           />
         ))}
         <StopField value={sampling.stop} onValue={(stop) => intents.sample({ ...sampling, stop })} />
-        <button
-          type="button"
-          class="small"
-          onClick={() => {
-            intents.sample(serversOwn);
-            setRound(round + 1);
-          }}
-        >
+        <button type="button" class="small" onClick={() => intents.sample(serversOwn)}>
           All as the server has it
         </button>
       </section>
@@ -83,8 +74,13 @@ interface NumberFieldProps {
 }
 
 function NumberField({ rule, value, placeholder, onValue }: NumberFieldProps) {
-  const [typed, setTyped] = useState(value === null ? "" : String(value));
+  const written = value === null ? "" : String(value);
+  const [typed, setTyped] = useState(written);
   const read = readNumber(rule, typed);
+  // What is typed stays as it is typed, unless another value has come from elsewhere.
+  useEffect(() => {
+    if (!("value" in read && read.value === value)) setTyped(written);
+  }, [written]);
   const wrong = "wrong" in read ? read.wrong : null;
   const help = `help-${rule.field}`;
   return (
@@ -113,8 +109,12 @@ function NumberField({ rule, value, placeholder, onValue }: NumberFieldProps) {
 }
 
 function StopField({ value, onValue }: { value: readonly string[]; onValue: (value: string[]) => void }) {
-  const [typed, setTyped] = useState(writeStops(value));
+  const written = writeStops(value);
+  const [typed, setTyped] = useState(written);
   const read = readStops(typed);
+  useEffect(() => {
+    if (!("value" in read && writeStops(read.value) === written)) setTyped(written);
+  }, [written]);
   const wrong = "wrong" in read ? read.wrong : null;
   return (
     <div class="field">
