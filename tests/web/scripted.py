@@ -61,3 +61,22 @@ class ScriptedServer:
                 {"type": "x.session", "tenant": "local", "model": "scripted", "limits": {"max_context_tokens": 4096}}
             )
         )
+
+
+class Cable:
+    """Lies between the page and the real server, and can be cut: both ends then see an accident."""
+
+    def __init__(self, page: Page) -> None:
+        self.plugged = 0
+        self._ends: tuple[WebSocketRoute, WebSocketRoute] | None = None
+        page.route_web_socket("**/v1/responses", self._plug)
+
+    def cut(self) -> None:
+        """Breaks the connection there is."""
+        assert self._ends is not None, "the page has not connected"
+        for end in self._ends:
+            end.close(code=3001)
+
+    def _plug(self, page_end: WebSocketRoute) -> None:
+        self._ends = (page_end, page_end.connect_to_server())
+        self.plugged += 1

@@ -146,6 +146,8 @@ def test_signing_in(visit: Visit) -> None:
     page.reload()
     expect(page.get_by_role("radio", name="Brim")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
+    page.wait_for_timeout(300)
+    own.cut(4401)
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     assert not [url for url in visit.requests if "sk-" in url]
     visit.complaints.clear()

@@ -2,11 +2,13 @@
 
 import re
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from backend.server.events import CLIENT_EVENTS
 from tests.web import server
 from tests.web.conftest import Visit
-from tests.web.scripted import ScriptedServer
+from tests.web.scripted import Cable, ScriptedServer
 from tests.web.visitor import Wire, ask, field, has_ended, is_connected, is_streaming
 
 LONG = "Please tell me everything, the long way."
@@ -50,6 +52,27 @@ def test_an_answer_goes_on_after_a_reload(scripted: tuple[Page, ScriptedServer])
     own.say("response.completed", sequence_number=6, response={"id": "resp_1", "usage": None})
     has_ended(turn)
     expect(turn.get_by_test_id("answer")).to_have_text("One two")
+
+
+@pytest.mark.skipif("x.resume" not in CLIENT_EVENTS, reason="this server does not resume")
+def test_the_real_server_goes_on_where_the_cable_was_cut(visit: Visit) -> None:
+    page = visit.tab()
+    cable = Cable(page)
+    wire = Wire(page)
+    page.goto(visit.url)
+    has_ended(ask(page, LONG))
+    whole = page.get_by_test_id("answer").inner_text()
+    turn = ask(page, LONG)
+    is_streaming(turn)
+    before = turn.get_by_test_id("answer").inner_text()
+    cable.cut()
+    has_ended(turn)
+    after = turn.get_by_test_id("answer").inner_text()
+    assert after.startswith(before) and len(after) > len(before)
+    # The engine of the tests always says the same: nothing is missing and nothing came twice.
+    assert after == whole
+    assert cable.plugged == 2
+    assert len(wire.requests()) == 2
 
 
 def test_a_rest_that_is_gone_is_said_and_can_be_asked_again(scripted: tuple[Page, ScriptedServer]) -> None:

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
+from backend.server.events import CLIENT_EVENTS
+from tests.web.conftest import Visit
 from tests.web.scripted import ScriptedServer
-from tests.web.visitor import ask
+from tests.web.visitor import ask, is_streaming
 
 
 def node(identity: int, parent: int, tenant: str | None, tokens: int, **more: Any) -> dict[str, Any]:
@@ -120,3 +123,17 @@ def test_reduced_motion_does_not_flash(scripted: tuple[Page, ScriptedServer]) ->
     pulse = page.locator(".pulse")
     expect(pulse).to_have_count(1)
     assert pulse.evaluate("bar => getComputedStyle(bar).animationName") == "none"
+
+
+@pytest.mark.skipif("x.subscribe" not in CLIENT_EVENTS, reason="this server shows nothing")
+def test_the_real_server_shows_what_was_asked(visit: Visit) -> None:
+    live = visit.tab()
+    live.goto(visit.url + "/#/live")
+    expect(live.get_by_role("region", name="Figures").locator(".tile-value").first).to_be_visible()
+    page = visit.open()
+    turn = ask(page, "Please tell me everything, the long way.")
+    is_streaming(turn)
+    # The batch shows the request while it runs.
+    expect(live.locator(".lane")).not_to_have_count(0)
+    page.keyboard.press("Escape")
+    expect(live.locator(".lane")).to_have_count(0)

@@ -122,7 +122,7 @@ function KeyField({ name, side, onKey }: { name: SideName; side: Side; onKey: (k
         <Icon name="key" />
         {side.tenant ? `Tenant ${side.tenant}` : "With a key of its own"}
         <button type="button" class="small" onClick={() => onKey("")}>
-          Without
+          Remove the key
         </button>
       </p>
     );

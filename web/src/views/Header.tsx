@@ -36,7 +36,7 @@ export function Header({ state, onMenu, onSampling }: HeaderProps) {
           </span>
         )}
       </span>
-      {state.page === "chat" && (
+      {state.page === "chat" && state.signIn === "none" && (
         <>
           <ContextMeter used={contextTokens(shown(conversation))} room={state.maxContextTokens} />
           <button type="button" class="small sampling-button" aria-label="Settings of this chat" onClick={onSampling}>

@@ -20,9 +20,13 @@ export function LivePage({ state: { live } }: { state: State }) {
             </p>
           </div>
         )}
-        <Tiles live={live} />
-        <CacheTreeView live={live} />
-        <Batch live={live} />
+        {(live.tree || !live.problem) && (
+          <>
+            <Tiles live={live} />
+            <CacheTreeView live={live} />
+            <Batch live={live} />
+          </>
+        )}
       </div>
     </div>
   );
