@@ -31,6 +31,19 @@ const ADVICE: Record<string, Omit<Problem, "retry"> & { retry?: boolean }> = {
     title: "The server no longer has this system prompt",
     advice: "Start a new conversation and choose another one.",
   },
+  prompt_locked: {
+    title: "This tenant answers only under its own system prompts",
+    advice: "Start a new conversation and choose one of the listed ones.",
+  },
+  insufficient_scope: {
+    title: "This key may not do that",
+    advice: "Ask whoever runs this server for a key with a wider scope.",
+  },
+  database_unavailable: {
+    title: "The server's database is not available",
+    advice: "Try again in a moment.",
+    retry: true,
+  },
   websocket_stream_limit_reached: {
     title: "Too many answers at once",
     advice: "Wait until another answer is finished, or stop it, then try again.",
