@@ -14,6 +14,28 @@ from tests.web.visitor import Wire, ask, field, has_ended, is_connected, is_stre
 LONG = "Please tell me everything, the long way."
 
 
+def test_server_restarted_in_the_middle_of_an_answer(chrome: Browser) -> None:
+    server.built_ui()
+    port = server.free_port()
+    page = chrome.new_page()
+    try:
+        with server.running_server(port) as url:
+            page.goto(url)
+            turn = ask(page, LONG)
+            is_streaming(turn)
+        expect(turn).to_have_attribute("data-status", "lost")
+        kept = turn.get_by_test_id("answer").inner_text()
+        with server.running_server(port):
+            # The new server has never heard of this answer: its text stays, and asking again is one click away.
+            has_ended(turn, "failed")
+            assert turn.get_by_test_id("answer").inner_text() == kept
+            expect(turn.get_by_role("group", name="Problem")).to_contain_text("The rest of this answer is lost")
+            turn.get_by_role("button", name="Try again").click()
+            is_streaming(page.locator(".turn"))
+    finally:
+        page.close()
+
+
 def half_an_answer(page: Page, own: ScriptedServer) -> None:
     """A question, and an answer of which the first words have come."""
     turn = ask(page, "Hi")

@@ -27,11 +27,7 @@ const LANGUAGES = {
 
 for (const [name, language] of Object.entries(LANGUAGES)) hljs.registerLanguage(name, language);
 
-/** While code streams it is marked anew with every frame; beyond this it would take longer than one. */
-const MOST_CHARACTERS = 20_000;
-
-/** null for a language that is not known here, and for very long code. */
+/** null for a language that is not known here. */
 export function highlighted(code: string, language: string): string | null {
-  if (code.length > MOST_CHARACTERS || !hljs.getLanguage(language)) return null;
-  return hljs.highlight(code, { language, ignoreIllegals: true }).value;
+  return hljs.getLanguage(language) ? hljs.highlight(code, { language, ignoreIllegals: true }).value : null;
 }
