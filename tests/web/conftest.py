@@ -15,6 +15,10 @@ from tests.web import chromium, server
 from tests.web.scripted import ScriptedServer
 
 
+# A busy machine is slow, not wrong.
+expect.set_options(timeout=10_000)
+
+
 @pytest.fixture(scope="session")
 def chrome() -> Iterator[Browser]:
     """One browser for all tests; each test gets its own context."""

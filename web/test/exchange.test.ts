@@ -33,6 +33,18 @@ describe("JSON", () => {
     expect(talk.open().id).toBe("c7");
   });
 
+  it("brings back what was deleted since, and deletes nothing", () => {
+    const one = { ...chat(null, ["Q", "A"], ["R", "B"]), id: "c7" };
+    const talk = new Talk([one], { lastOpenId: "c7" }).do({ type: "delete-turn", turn: "t1" });
+    talk.do({ type: "import", conversations: [{ ...one, gone: ["t0"] }] });
+    expect(talk.open().turns.map(({ id }) => id)).toEqual(["t0", "t1"]);
+  });
+
+  it("with an id that would be no lane's name is refused", () => {
+    const one = chat(null, ["Q", "A"]);
+    for (const id of ["", "x".repeat(65), "a/b"]) expect(read(JSON.stringify({ ...one, id }))).toEqual([]);
+  });
+
   it("brings nothing that runs", () => {
     const one = chat(null, ["Q", "A"]);
     const running = { ...one, turns: [{ ...one.turns[0]!, status: "streaming", tab: "x", responseId: "r" }] };

@@ -54,10 +54,22 @@ export function pruned(state: State, turnId: string): Sending {
   return { state: change(state, before.id, () => after), events: stays ? [] : cancelling(state, before) };
 }
 
-/** What is there already is added to; nothing is overwritten. The first of them is opened. */
+/**
+ * What is there already is added to; nothing is overwritten, and what was deleted here is back. The first of them is
+ * opened.
+ */
 export function imported(state: State, conversations: readonly Conversation[]): State {
   const first = conversations[0];
-  return first ? { ...conversations.reduce(takenIn, state), page: "chat", openId: first.id, search: "" } : state;
+  return first ? { ...conversations.reduce(restored, state), page: "chat", openId: first.id, search: "" } : state;
+}
+
+function restored(state: State, file: Conversation): State {
+  const there = new Set(file.turns.map(({ id }) => id));
+  const missed = change(state, file.id, (ours) =>
+    ours.gone.some((id) => there.has(id)) ? { ...ours, gone: ours.gone.filter((id) => !there.has(id)) } : ours,
+  );
+  // What was deleted before the file was written is not deleted here for that.
+  return takenIn(missed, { ...file, gone: [] });
 }
 
 /** Another tab's copy of a conversation. */

@@ -12,10 +12,13 @@ import { FIELDS, serversOwn, type Sampling } from "./sampling";
 
 const STATUSES = ["queued", "waiting", "streaming", "stopping", "lost", "done", "cut", "stopped", "failed"] as const;
 
+/** An id is also a storage key, and the name of a lane on the wire. */
+const ID = /^[\w-]{1,64}$/;
+
 /** The conversation in `value`, or null where it is none. */
 export function readConversation(value: unknown): Conversation | null {
   const { id, createdAt, title, system, sampling, edition, turns, head, gone, draft } = record(value);
-  if (typeof id !== "string" || typeof createdAt !== "number" || !Array.isArray(turns)) return null;
+  if (typeof id !== "string" || !ID.test(id) || typeof createdAt !== "number" || !Array.isArray(turns)) return null;
   const read = readTurns(turns);
   if (read === null) return null;
   const ids = new Set(read.map((turn) => turn.id));

@@ -50,8 +50,8 @@ export function App({ state, intents }: { state: State; intents: Intents }) {
       if (command === "sheet") setLayer("sheet");
       else if (command === "sampling") setLayer("settings");
       else if (command === "search") {
-        setLayer("drawer");
-        // The drawer of a narrow page has to be there before anything in it takes the focus.
+        // On a narrow page the list lies in a drawer, which has to be there before anything in it takes the focus.
+        if (matchMedia("(max-width: 820px)").matches) setLayer("drawer");
         requestAnimationFrame(() => document.getElementById("search")?.focus());
       } else obey(command, state, conversation, intents);
     };
