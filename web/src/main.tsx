@@ -87,8 +87,7 @@ function socketOf(line: Line): Socket {
   return createSocket(
     {
       opened: () => dispatch({ type: "side", name: line, action: { type: "opened" } }),
-      closed: (code) =>
-        dispatch({ type: "side", name: line, action: { type: "closed", code, random: Math.random() } }),
+      closed: (code) => dispatch({ type: "side", name: line, action: { type: "closed", code, random: Math.random() } }),
       event: (event) => dispatch({ type: "side", name: line, action: { type: "event", event } }),
     },
     open,

@@ -22,7 +22,15 @@ describe("what the server offers", () => {
     };
     expect(readPrompts(json)).toEqual([
       { id: "p", name: "p", description: "", text: "", questions: [], versions: null, texts: {} },
-      { id: "q", name: "Q", description: "", text: "T", questions: [{ question: "?", answer: "" }], versions: null, texts: {} },
+      {
+        id: "q",
+        name: "Q",
+        description: "",
+        text: "T",
+        questions: [{ question: "?", answer: "" }],
+        versions: null,
+        texts: {},
+      },
     ]);
     expect(readPrompts("nonsense")).toEqual([]);
   });

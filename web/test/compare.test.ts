@@ -5,7 +5,15 @@ import { squaresOf, tokensPerSquare } from "../src/model/waffle";
 import { splitOf } from "../src/model/cache";
 import { OPENED, Talk, usage } from "./talk";
 
-const PROMPTS = ["alda", "brim"].map((id) => ({ id, name: id, description: "", text: "", questions: [], versions: null, texts: {} }));
+const PROMPTS = ["alda", "brim"].map((id) => ({
+  id,
+  name: id,
+  description: "",
+  text: "",
+  questions: [],
+  versions: null,
+  texts: {},
+}));
 const begun = () => new Talk().do({ type: "prompts", prompts: PROMPTS }, OPENED);
 const ask = (talk: Talk) => talk.do({ type: "compare", question: " Hi ", turnIds: { left: "l", right: "r" } });
 const open = (talk: Talk, name: SideName) => talk.do({ type: "side", name, action: { type: "opened" } });
@@ -21,9 +29,9 @@ describe("side by side", () => {
 
   it("opens a connection for each side with the first question, and asks on each as it opens", () => {
     const talk = ask(begun());
-    expect(talk.effects.filter(({ type }) => type === "connect").map((effect) => "line" in effect && effect.line)).toEqual(
-      ["left", "right"],
-    );
+    expect(
+      talk.effects.filter(({ type }) => type === "connect").map((effect) => "line" in effect && effect.line),
+    ).toEqual(["left", "right"]);
     open(talk, "right");
     expect(talk.sent("right")).toMatchObject([{ prompt: { id: "brim" }, input: [{ content: "Hi" }] }]);
     expect(talk.state.compare.left.turn!.status).toBe("queued");
@@ -40,7 +48,10 @@ describe("side by side", () => {
     hears(talk, "right", { type: "response.completed", response: { usage: usage(400, 0, 3) } });
     expect(longestPrompt(talk.state.compare)).toBe(400);
     ask(talk);
-    expect([talk.state.compare.left.turn!.status, talk.state.compare.right.turn!.status]).toEqual(["waiting", "waiting"]);
+    expect([talk.state.compare.left.turn!.status, talk.state.compare.right.turn!.status]).toEqual([
+      "waiting",
+      "waiting",
+    ]);
   });
 
   it("stops what runs on each", () => {

@@ -25,7 +25,12 @@ describe("the subscription", () => {
 
   it("that is refused says why, there and not as a failed answer", () => {
     const talk = new Talk().do(OPENED).ask("Hi").do({ type: "go", page: "live" });
-    const refusal = { type: "error", stream_id: LIVE_LANE, status: 403, error: { code: "insufficient_scope", message: "" } };
+    const refusal = {
+      type: "error",
+      stream_id: LIVE_LANE,
+      status: 403,
+      error: { code: "insufficient_scope", message: "" },
+    };
     talk.server(refusal);
     expect(talk.state.live.problem?.title).toContain("may not look");
     expect(talk.last().status).toBe("waiting");
@@ -38,9 +43,16 @@ describe("what is shown", () => {
     let live = afterLive(nothingYet, tree(node(1, 5), node(2, 0)));
     expect([...live.pulses.values()]).toEqual([0, 0]);
     live = afterLive(live, tree(node(1, 6), node(2, 0, 1), node(3, 9)));
-    expect([...live.pulses]).toEqual([[1, 1], [2, 1], [3, 0]]);
+    expect([...live.pulses]).toEqual([
+      [1, 1],
+      [2, 1],
+      [3, 0],
+    ]);
     live = afterLive(live, tree(node(1, 6), node(2, 0, 1)));
-    expect([...live.pulses]).toEqual([[1, 1], [2, 1]]);
+    expect([...live.pulses]).toEqual([
+      [1, 1],
+      [2, 1],
+    ]);
   });
 
   it("is the hit rate of the prompts that came last, and not one across a restart", () => {

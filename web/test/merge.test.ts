@@ -69,7 +69,12 @@ describe("two copies of a conversation", () => {
         if (random() < 0.25 && some) {
           const doomed = turns.filter(({ id }) => pathTo(conversation, id).includes(some)).map(({ id }) => id);
           const rest = turns.filter(({ id }) => !doomed.includes(id));
-          return { ...conversation, turns: rest, gone: [...conversation.gone, ...doomed], head: rest.at(-1)?.id ?? null };
+          return {
+            ...conversation,
+            turns: rest,
+            gone: [...conversation.gone, ...doomed],
+            head: rest.at(-1)?.id ?? null,
+          };
         }
         return { ...conversation, turns: [...turns, turn(name, some?.id ?? null)], head: name };
       };

@@ -1,5 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { countSet, FIELDS, readNumber, readStops, serversOwn, writeStops, type NumberField } from "../src/model/sampling";
+import {
+  countSet,
+  FIELDS,
+  readNumber,
+  readStops,
+  serversOwn,
+  writeStops,
+  type NumberField,
+} from "../src/model/sampling";
 
 const rule = (field: NumberField) => FIELDS.find((one) => one.field === field)!;
 

@@ -1,7 +1,15 @@
 import { describe, expect, it } from "vitest";
 import { lost, OPENED, Talk, usage } from "./talk";
 
-const BAKERY = { id: "bakery", name: "Bakery", description: "", text: "Croissants cost 2.", questions: [], versions: null, texts: {} };
+const BAKERY = {
+  id: "bakery",
+  name: "Bakery",
+  description: "",
+  text: "Croissants cost 2.",
+  questions: [],
+  versions: null,
+  texts: {},
+};
 const message = (role: string, content: string) => ({ type: "message", role, content });
 
 function opened(): Talk {

@@ -1,8 +1,8 @@
 /**
  * Reads what the server offers over HTTP, as whoever the key says. Knows the paths.
  *
- * Throws `Refused` where the server wants another key (401) or one that may do more (403), and `Error` where it does not
- * answer with JSON.
+ * Throws `Refused` where the server wants another key (401) or one that may do more (403), and `Error` where it does
+ * not answer with JSON.
  */
 import { readModel, readPrompts, readVersions, readVersionText, type Prompt } from "../model/catalogue";
 import { record, text } from "../model/fields";

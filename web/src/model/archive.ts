@@ -2,8 +2,8 @@
  * Conversations as they are kept between visits: one key each.
  *
  * Knows the stored format, which conversations changed, and that another tab may have written in between: what stands
- * there is taken in, not overwritten. Any `Storage`-like map will do; a full or forbidden one is tolerated, for the page
- * works without.
+ * there is taken in, not overwritten. Any `Storage`-like map will do; a full or forbidden one is tolerated, for the
+ * page works without.
  */
 import type { Conversation } from "./conversation";
 import { merged } from "./merge";

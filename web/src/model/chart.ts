@@ -9,7 +9,7 @@ export interface ChartPicture {
   top: number;
 }
 
-/** `capacity`: samples that fill the width; the newest stands at the right. `top`: fixed height, else that of the data. */
+/** `capacity`: samples that fill the width; the newest stands at the right. `fixedTop`: else that of the data. */
 export function drawChart(
   values: readonly (number | null)[],
   width: number,

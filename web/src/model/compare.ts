@@ -75,7 +75,16 @@ function apply(side: Side, action: Exclude<SideAction, { type: "stop" }>): Side 
       return { ...side, system: action.system };
     case "key":
       // Another key is another tenant: what the first one was answered is not shown under it.
-      return { ...side, key: action.key, tenant: null, prompts: null, refused: false, system: null, turn: null, link: asleep };
+      return {
+        ...side,
+        key: action.key,
+        tenant: null,
+        prompts: null,
+        refused: false,
+        system: null,
+        turn: null,
+        link: asleep,
+      };
     case "key-refused":
       return { ...side, refused: true };
     case "prompts":

@@ -57,11 +57,12 @@ export interface Stats {
 }
 
 export type LiveEvent =
-  | { type: "tree"; tree: CacheTree }
-  | { type: "batch"; lanes: Lane[] }
-  | { type: "stats"; stats: Stats };
+  { type: "tree"; tree: CacheTree } | { type: "batch"; lanes: Lane[] } | { type: "stats"; stats: Stats };
 
-export function readLive(type: "x.stats" | "x.tree" | "x.batch", event: Unread<wire.Tree | wire.Batch | wire.Stats>): LiveEvent {
+export function readLive(
+  type: "x.stats" | "x.tree" | "x.batch",
+  event: Unread<wire.Tree | wire.Batch | wire.Stats>,
+): LiveEvent {
   switch (type) {
     case "x.tree":
       return { type: "tree", tree: readTree(event) };

@@ -187,4 +187,3 @@ function readError(error: Unread<wire.ErrorBody | wire.ResponseError>, status: n
     message: text(error.message) ?? "The server gave no reason.",
   };
 }
-

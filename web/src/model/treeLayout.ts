@@ -43,8 +43,8 @@ const EDGE = 10;
 const THICKEST = 36;
 
 /**
- * `width`: that of the picture, exceeded only by trees too deep for it; the height follows from the branches, of which at
- * most `rows` are drawn.
+ * `width`: that of the picture, exceeded only by trees too deep for it; the height follows from the branches, of which
+ * at most `rows` are drawn.
  */
 export function placeTree(nodes: readonly CacheNode[], width: number, rows: number): TreePicture {
   const children = new Map<number, CacheNode[]>();

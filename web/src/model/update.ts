@@ -2,9 +2,21 @@
  * The page's one reducer: state and action in, state and effects out.
  *
  * Knows which part answers which action, and what the world has to do after it. The rules are in the parts: `asking.ts`
- * (the open conversation), `list.ts` (among conversations), `delivery.ts` (one turn and the wire), `compare.ts`, `live.ts`.
+ * (the open conversation), `list.ts` (among conversations), `delivery.ts` (one turn and the wire), `compare.ts`,
+ * `live.ts`.
  */
-import { askedAgain, asked, branched, chosen, continued, edited, offered, regenerated, sampled, stopping } from "./asking";
+import {
+  askedAgain,
+  asked,
+  branched,
+  chosen,
+  continued,
+  edited,
+  offered,
+  regenerated,
+  sampled,
+  stopping,
+} from "./asking";
 import { learned } from "./catalogue";
 import { SIDES, firstOf, updateSide, type SideAction, type SideName } from "./compare";
 import { activeTurn, afterEvent, isActive, withTurn, type Conversation, type System, type Turn } from "./conversation";
@@ -113,7 +125,7 @@ function apply(state: State, action: Action): Next {
     case "side":
       return updateCompare(state, action.name, action.action);
     case "compare":
-      return ask2(state, action.question, action.turnIds);
+      return askBoth(state, action.question, action.turnIds);
   }
 }
 
@@ -179,7 +191,10 @@ function refuse(state: State, event: Extract<ServerEvent, { type: "error" }>): S
   if (event.streamId === LIVE_LANE) return { ...state, live: { ...state.live, problem: fromLiveRefusal(event.error) } };
   const found = addressee(state, event.streamId);
   if (!found) return { ...state, notice: fromServer(event.error) };
-  return replace(state, withTurn(found.conversation, found.turn.id, (turn) => afterRefusal(turn, event.error)));
+  return replace(
+    state,
+    withTurn(found.conversation, found.turn.id, (turn) => afterRefusal(turn, event.error)),
+  );
 }
 
 /** Events without a lane belong to the one answer that is running, if there is exactly one. */
@@ -237,7 +252,7 @@ function updateCompare(state: State, name: SideName, action: SideAction): Next {
   return { state: action.type === "key" ? offerPrompts(changed) : changed, effects };
 }
 
-function ask2(state: State, text: string, turnIds: Record<SideName, string>): Next {
+function askBoth(state: State, text: string, turnIds: Record<SideName, string>): Next {
   const question = text.trim();
   if (!question || SIDES.some((name) => isActive(state.compare[name].turn))) return still(state);
   return SIDES.reduce<Next>((before, name) => {
@@ -280,7 +295,9 @@ function sendDue(state: State): Next {
     else if (live.epoch === epoch) events.push({ type: "x.unsubscribe" });
     live = { ...live, epoch: wanted };
   }
-  return events.length || live !== state.live ? sending({ state: { ...state, conversations, live }, events }) : still(state);
+  return events.length || live !== state.live
+    ? sending({ state: { ...state, conversations, live }, events })
+    : still(state);
 }
 
 function linkEffects(line: Line, before: Link, after: Link): Effect[] {

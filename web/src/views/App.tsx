@@ -76,9 +76,7 @@ export function App({ state, intents }: { state: State; intents: Intents }) {
         {state.notice && <Notice problem={state.notice} action="Dismiss" onAction={intents.dismiss} />}
         <View state={state} conversation={conversation} intents={intents} />
       </main>
-      {layer === "settings" && (
-        <Settings state={state} conversation={conversation} intents={intents} onClose={close} />
-      )}
+      {layer === "settings" && <Settings state={state} conversation={conversation} intents={intents} onClose={close} />}
       {layer === "sheet" && <Shortcuts onClose={close} />}
       <p class="visually-hidden" role="status" aria-live="polite">
         {announcement(state)}

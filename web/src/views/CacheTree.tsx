@@ -31,7 +31,9 @@ export function CacheTreeView({ live }: { live: Live }) {
           <p class="none">{live.tree ? "Nothing is cached yet. Ask something." : "Waiting for the server."}</p>
         ) : (
           <svg class="tree" width={picture.width} height={picture.height} role="img" aria-label={words}>
-            {picture.placed.map((placed) => placed.ribbon && <Ribbon key={placed.node.id} placed={placed} live={live} />)}
+            {picture.placed.map(
+              (placed) => placed.ribbon && <Ribbon key={placed.node.id} placed={placed} live={live} />,
+            )}
             {picture.placed.map((placed) => (
               <NodeView key={placed.node.id} placed={placed} live={live} />
             ))}

@@ -39,7 +39,14 @@ export function ComparePage({ state, intents }: { state: State; intents: Intents
           {question && <p class="question compare-question">{question}</p>}
           <div class="sides">
             {SIDES.map((name) => (
-              <SideView key={name} name={name} side={compare[name]} perSquare={perSquare} state={state} intents={intents} />
+              <SideView
+                key={name}
+                name={name}
+                side={compare[name]}
+                perSquare={perSquare}
+                state={state}
+                intents={intents}
+              />
             ))}
           </div>
           {!asked && <Suggestions state={state} onAsk={ask} />}

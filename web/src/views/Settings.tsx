@@ -41,8 +41,8 @@ export function Settings({ state, conversation, intents, onClose }: SettingsProp
           <>
             <p class="field-help">
               <strong>{system?.kind === "prompt" ? system.name : "Your own"}</strong>
-              {system?.kind === "prompt" && system.version !== null && ` (version ${system.version})`}. The first question
-              fixes it; begin a new conversation to choose another one.
+              {system?.kind === "prompt" && system.version !== null && ` (version ${system.version})`}. The first
+              question fixes it; begin a new conversation to choose another one.
             </p>
             <pre class="prompt-body" tabIndex={0}>
               {systemText(state, system) || (system?.kind === "prompt" ? "Not known to this page." : "None.")}

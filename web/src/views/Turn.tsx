@@ -116,9 +116,7 @@ function Tools({ turn, last, busy, intents }: Pick<TurnProps, "turn" | "last" | 
   return (
     <div class="tools" role="group" aria-label="With this answer">
       {turn.answer && <CopyButton text={turn.answer} />}
-      {!busy && (
-        <IconButton small name="again" label="Answer once more" onClick={() => intents.regenerate(turn.id)} />
-      )}
+      {!busy && <IconButton small name="again" label="Answer once more" onClick={() => intents.regenerate(turn.id)} />}
       {!busy && last && unfinished && turn.answer && (
         <IconButton small name="forward" label="Continue the answer" onClick={intents.goOn} />
       )}
