@@ -14,7 +14,6 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.web import chromium, server
 from tests.web.scripted import ScriptedServer
 
-
 # A busy machine is slow, not wrong.
 expect.set_options(timeout=10_000)
 

@@ -97,16 +97,20 @@ describe("sampling", () => {
   it("goes along with the request, and what is not set does not", () => {
     const talk = new Talk().do(OPENED, {
       type: "sample",
-      sampling: { temperature: 0, topP: null, maxTokens: 64, seed: 7, stop: ["\n"] },
+      change: { temperature: 0, maxTokens: 64, seed: 7, stop: ["\n"] },
     });
     const [request] = talk.ask("Hi").sent();
     expect(request).toMatchObject({ temperature: 0, max_output_tokens: 64, seed: 7, stop: ["\n"] });
     expect(request).not.toHaveProperty("top_p");
   });
 
+  it("keeps one field as another is changed, however fast", () => {
+    const talk = new Talk().do({ type: "sample", change: { seed: 7 } }, { type: "sample", change: { topP: 0.5 } });
+    expect(talk.open().sampling).toMatchObject({ seed: 7, topP: 0.5, temperature: null });
+  });
+
   it("shows as the server's default what the server took by itself, not what was asked for", () => {
-    const own = { temperature: 0.1, topP: null, maxTokens: null, seed: null, stop: [] };
-    const talk = new Talk().do(OPENED, { type: "sample", sampling: own }).ask("Hi");
+    const talk = new Talk().do(OPENED, { type: "sample", change: { temperature: 0.1 } }).ask("Hi");
     talk.server({ type: "response.created", response: { id: "r", temperature: 0.1, top_p: 0.95 } });
     expect(talk.state.defaults).toEqual({ topP: 0.95 });
   });

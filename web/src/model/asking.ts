@@ -94,8 +94,8 @@ export function chosen(conversation: Conversation, system: System): Conversation
 }
 
 /** Other sampling holds from the next answer on. */
-export function sampled(conversation: Conversation, sampling: Sampling): Conversation {
-  return { ...conversation, sampling, edition: conversation.edition + 1 };
+export function sampled(conversation: Conversation, change: Partial<Sampling>): Conversation {
+  return { ...conversation, sampling: { ...conversation.sampling, ...change }, edition: conversation.edition + 1 };
 }
 
 /** Conversations for which nobody has chosen yet begin with the first prompt on offer. */

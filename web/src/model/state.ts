@@ -55,7 +55,7 @@ export type Action =
   | { type: "stop" }
   | { type: "draft"; text: string }
   | { type: "choose"; system: System }
-  | { type: "sample"; sampling: Sampling }
+  | { type: "sample"; change: Partial<Sampling> }
   // among conversations
   | { type: "new"; id: string; at: number }
   | { type: "open"; id: string }

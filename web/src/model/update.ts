@@ -77,7 +77,7 @@ function apply(state: State, action: Action): Next {
     case "choose":
       return choose(state, action.system);
     case "sample":
-      return still(changeOpen(state, (conversation) => sampled(conversation, action.sampling)));
+      return still(changeOpen(state, (conversation) => sampled(conversation, action.change)));
     case "new":
       return still(started(state, action.id, action.at));
     case "open":

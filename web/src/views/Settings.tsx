@@ -27,10 +27,10 @@ export function Settings({ state, conversation, intents, onClose }: SettingsProp
             rule={rule}
             value={sampling[rule.field]}
             placeholder={defaultOf(state, rule)}
-            onValue={(value) => intents.sample({ ...sampling, [rule.field]: value })}
+            onValue={(value) => intents.sample({ [rule.field]: value })}
           />
         ))}
-        <StopField value={sampling.stop} onValue={(stop) => intents.sample({ ...sampling, stop })} />
+        <StopField value={sampling.stop} onValue={(stop) => intents.sample({ stop })} />
         <button type="button" class="small" onClick={() => intents.sample(serversOwn)}>
           All as the server has it
         </button>

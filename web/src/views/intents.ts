@@ -20,7 +20,7 @@ export interface Intents {
   draft(text: string): void;
   choose(system: System): void;
   wantVersions(promptId: string): void;
-  sample(sampling: Sampling): void;
+  sample(change: Partial<Sampling>): void;
   startNew(): void;
   open(id: string): void;
   rename(id: string, title: string): void;
@@ -67,7 +67,7 @@ export function createIntents(
     draft: (text) => dispatch({ type: "draft", text }),
     choose: (system) => dispatch({ type: "choose", system }),
     wantVersions: (id) => dispatch({ type: "want-versions", id }),
-    sample: (sampling) => dispatch({ type: "sample", sampling }),
+    sample: (change) => dispatch({ type: "sample", change }),
     startNew: () => dispatch({ type: "new", id: newId(), at: now() }),
     open: (id) => dispatch({ type: "open", id }),
     rename: (id, title) => dispatch({ type: "rename", id, title }),
