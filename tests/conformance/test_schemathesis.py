@@ -1,4 +1,4 @@
-"""What ``/openapi.json`` promises, tried out by schemathesis: no 5xx, and whoever asks meanwhile is answered as before."""
+"""What ``/openapi.json`` promises, tried out by schemathesis: no 5xx, and others are answered as before."""
 
 import asyncio
 import sys

@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.web import chromium, server
+from tests.web.scripted import ScriptedServer
+
+# A busy machine is slow, not wrong.
+expect.set_options(timeout=10_000)
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +82,16 @@ def phone(chrome: Browser, site: str) -> Iterator[Visit]:
     """The same on a phone."""
     context = chrome.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     yield from watched(context, site)
+
+
+@pytest.fixture
+def scripted(visit: Visit) -> tuple[Page, ScriptedServer]:
+    """The page, connected to a server of the test's own making."""
+    page = visit.tab()
+    own = ScriptedServer(page)
+    page.goto(visit.url)
+    expect(page.get_by_test_id("model")).to_have_text("scripted")
+    return page, own
 
 
 def watched(context: BrowserContext, url: str) -> Iterator[Visit]:

@@ -58,7 +58,28 @@ def take(page: Page, url: str, folder: Path, name: str) -> list[Path]:
     page.get_by_label("Your message").press("Enter")
     expect(page.locator(".turn")).to_have_count(2)
     expect(page.locator(".turn").last).to_have_attribute("data-status", "done", timeout=60_000)
+    page.locator(".turn").last.get_by_role("button", name="Answer once more").click()
+    expect(page.locator(".branch-place")).to_be_visible()
+    expect(page.locator(".turn").last).to_have_attribute("data-status", "done", timeout=60_000)
     picture("answered")
+    page.get_by_role("button", name="Settings of this chat").click()
+    picture("settings")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_test_id("thread").focus()
+    page.keyboard.press("?")
+    picture("keys")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.keyboard.press("2")
+    expect(page.get_by_role("heading", name="Batch")).to_be_visible()
+    # Long enough for the server to have shown its cache, where it does.
+    page.wait_for_timeout(1500)
+    picture("live")
+    page.keyboard.press("3")
+    page.get_by_role("region", name="Suggestions").get_by_role("button").first.click()
+    expect(page.locator(".side-card[data-status=done]")).to_have_count(2, timeout=60_000)
+    picture("compare")
     return taken
 
 

@@ -90,12 +90,14 @@ def test_conversations(visit: Visit) -> None:
 
     entries = page.locator(".conversations .entry")
     expect(entries.locator(".entry-title")).to_have_text(["Second question", "First question"])
-    delete = page.get_by_role("button", name="Delete: First question")
+    page.get_by_role("button", name="More: First question").click()
+    delete = page.locator(".conversations").get_by_role("button", name="Delete", exact=True)
     delete.click()
     page.get_by_role("button", name="Keep").click()
     expect(entries).to_have_count(2)
+    page.get_by_role("button", name="More: First question").click()
     delete.click()
-    page.get_by_role("button", name="Delete", exact=True).click()
+    delete.click()
     expect(entries.locator(".entry-title")).to_have_text(["Second question"])
 
 

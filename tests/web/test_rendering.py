@@ -19,16 +19,6 @@ HOSTILE = """<img src=x onerror="window.hit = 1"><script>window.hit = 2</script>
 """
 
 
-@pytest.fixture
-def scripted(visit: Visit) -> tuple[Page, ScriptedServer]:
-    """The page, connected to a server of the test's own making."""
-    page = visit.tab()
-    own = ScriptedServer(page)
-    page.goto(visit.url)
-    expect(page.get_by_test_id("model")).to_have_text("scripted")
-    return page, own
-
-
 def test_markdown(scripted: tuple[Page, ScriptedServer]) -> None:
     page, own = scripted
     turn = ask(page, "List")
@@ -39,6 +29,29 @@ def test_markdown(scripted: tuple[Page, ScriptedServer]) -> None:
     expect(answer.get_by_role("cell")).to_have_text(["1", "2"])
     expect(answer.locator("li code")).to_have_text("code")
     expect(answer.locator("pre")).to_have_text("x = 1")
+
+
+def test_code_is_coloured_named_and_copied(scripted: tuple[Page, ScriptedServer]) -> None:
+    page, own = scripted
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    turn = ask(page, "Code")
+    own.answer("3. three\n\n```python\ndef f():\n    return '<b>'\n```\n\n```brainfuck\n+<-\n```\n")
+    has_ended(turn)
+    code = turn.locator(".code")
+    expect(code.locator(".code-head span")).to_have_text(["python", "brainfuck"])
+    expect(code.first.locator(".hljs-keyword")).to_have_text(["def", "return"])
+    keyword, plain = (
+        code.first.locator(part).first.evaluate("part => getComputedStyle(part).color")
+        for part in (".hljs-keyword", "code")
+    )
+    assert keyword != plain
+    code.first.get_by_role("button", name="Copy the code").click()
+    expect(code.first.get_by_role("button")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "def f():\n    return '<b>'"
+    turn.get_by_role("button", name="Copy the answer").click()
+    expect(turn.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()").startswith("3. three")
+    expect(turn.locator("ol")).to_have_attribute("start", "3")
 
 
 def test_hostile_markdown_stays_text(scripted: tuple[Page, ScriptedServer]) -> None:

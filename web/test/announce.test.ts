@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { announcement, limitLabel, linkLabel } from "../src/model/announce";
+import { announcement, limitLabel, linkLabel, waitingLabel } from "../src/model/announce";
+import { newTurn } from "../src/model/conversation";
 import { closed, firstLink, opened, woken } from "../src/model/link";
 import { ofLink } from "../src/model/problems";
 import { lost, OPENED, Talk } from "./talk";
@@ -26,6 +27,30 @@ describe("announcement", () => {
     const talk = new Talk().do(OPENED, { type: "notice", problem: { title: "Look", advice: "", retry: false } });
     expect(announcement(talk.state)).toBe("Look");
     expect(announcement(talk.do(lost(4403)).state)).toContain("may not talk");
+  });
+
+  it("asks for a key, and says that one was refused", () => {
+    const talk = new Talk().do({ type: "key-needed" });
+    expect(announcement(talk.state)).toBe("Sign in with a key.");
+    expect(announcement(talk.do({ type: "key", key: "x" }, { type: "key-needed" }).state)).toBe("The key was refused.");
+  });
+
+  it("speaks of both sides at once, and of the live page only what is wrong with it", () => {
+    const talk = new Talk().do(OPENED, { type: "go", page: "compare" });
+    expect(announcement(talk.state)).toBe("");
+    talk.do({ type: "compare", question: "Hi", turnIds: { left: "l", right: "r" } });
+    expect(announcement(talk.state)).toBe("Answering on both sides.");
+    for (const name of ["left", "right"] as const) talk.do({ type: "side", name, action: { type: "stop" } });
+    expect(announcement(talk.state)).toBe("Both answers finished.");
+    expect(announcement(talk.do({ type: "go", page: "live" }).state)).toBe("");
+  });
+
+  it("says before the first token what is waited for", () => {
+    const turn = newTurn("t", "Hi");
+    expect(waitingLabel(turn)).toContain("connection");
+    expect(waitingLabel({ ...turn, status: "waiting" })).toBe("Reading");
+    expect(waitingLabel({ ...turn, status: "waiting", ahead: 0 })).toBe("Next in the queue");
+    expect(waitingLabel({ ...turn, status: "waiting", ahead: 1200 })).toBe("In the queue, 1,200 before this one");
   });
 
   it("names limits", () => {

@@ -32,21 +32,36 @@ const two = { ...newConversation("two", 2, null), draft: "d" };
 describe("archive", () => {
   it("gives back what was kept, newest first", () => {
     const shelf = new MapShelf();
-    expect(save(shelf, [], [one, two])).toBe(true);
+    expect(save(shelf, [], [one, two])).toEqual({ kept: true, taken: [] });
     expect(load(shelf).map(({ id }) => id)).toEqual(["two", "one"]);
     expect(load(shelf)[1]!.turns[0]).toMatchObject({ question: "Q", answer: "A", status: "done" });
   });
 
-  it("forgets ids of an earlier socket", () => {
+  it("forgets the socket of an earlier visit, not the response", () => {
     const shelf = new MapShelf();
     save(shelf, [], [one]);
-    expect(load(shelf)[0]!.turns[0]).toMatchObject({ responseId: null, epoch: 0 });
+    expect(load(shelf)[0]!.turns[0]).toMatchObject({ responseId: "r", epoch: 0 });
   });
 
-  it("says that a running answer was cut off by leaving the page", () => {
+  it("reads what an earlier version kept, a list of turns, as one branch", () => {
     const shelf = new MapShelf();
-    save(shelf, [], [{ ...one, turns: [done, { ...newTurn("u", "Q2"), answer: "par", status: "streaming" }] }]);
-    expect(load(shelf)[0]!.turns[1]).toMatchObject({ status: "failed", answer: "par", problem: { retry: true } });
+    const turn = (id: string) => ({ id, question: id, answer: "A", status: "done" });
+    const old = { id: "old", createdAt: 1, system: null, turns: [turn("a"), turn("b")], draft: "d" };
+    shelf.entries.set("banyan.conversation.1.old", JSON.stringify(old));
+    const [read] = load(shelf);
+    expect(read!.turns.map(({ parent }) => parent)).toEqual([null, "a"]);
+    expect(read).toMatchObject({ head: "b", draft: "d" });
+  });
+
+  it("takes in what another tab has written, and says so", () => {
+    const shelf = new MapShelf();
+    save(shelf, [], [one]);
+    const theirs = { ...one, turns: [done, { ...done, id: "theirs", parent: "t" }] };
+    save(shelf, [one], [theirs]);
+    const ours = { ...one, turns: [done, { ...done, id: "ours", parent: "t" }] };
+    const { taken } = save(shelf, [one], [ours]);
+    expect(taken[0]!.turns.map(({ id }) => id)).toEqual(["t", "ours", "theirs"]);
+    expect(load(shelf)[0]!.turns.map(({ id }) => id)).toEqual(["t", "ours", "theirs"]);
   });
 
   it("writes only what changed and removes what is gone", () => {
@@ -71,6 +86,6 @@ describe("archive", () => {
   it("says when there is no room", () => {
     const shelf = new MapShelf();
     shelf.full = true;
-    expect(save(shelf, [], [one])).toBe(false);
+    expect(save(shelf, [], [one]).kept).toBe(false);
   });
 });

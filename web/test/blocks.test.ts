@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { blocksOf } from "../src/model/blocks";
+import { seeded } from "./seeded";
 
 const html = (markdown: string) =>
   blocksOf(markdown)
@@ -40,6 +41,53 @@ describe("blocksOf", () => {
     expect(blocksOf("See [a].\n\nx\n\n[a]: https://a.example/", before)[0]!.html).toContain(
       'href="https://a.example/"',
     );
+  });
+
+  it("colours code of a known language, whole or not, and leaves very long code plain while it is written", () => {
+    expect(html("```python\ndef f():\n    pass\n```")).toContain('<span class="hljs-keyword">def</span>');
+    expect(html("```python\ndef f(")).toContain("hljs-keyword");
+    expect(html("```nothing\ndef f(\n```")).not.toContain("hljs");
+    const long = `\`\`\`python\n${"x = '<'\n".repeat(1500)}`;
+    expect(html(long)).not.toContain("hljs");
+    expect(html(`${long}\`\`\``)).toContain("hljs-string");
+    expect(html(long)).toContain("x = &#39;&lt;&#39;");
+  });
+
+  it("of a text that grows in any steps are those of the whole text", () => {
+    const parts = [
+      "para\nline",
+      "- a\n- b",
+      "  more",
+      "1. x",
+      "> q",
+      "```js\nlet x;\n```",
+      "```\nopen",
+      "| a |\n|---|\n| 1 |",
+    ];
+    parts.push(
+      "# H",
+      "---",
+      "===",
+      "    code",
+      "<b>x</b>",
+      "[l](http://a.b)",
+      "[r]",
+      "[r]: http://c.d",
+      "**x",
+      "* * *",
+      "\\",
+      "a\r\nb",
+    );
+    for (let seed = 0; seed < 60; seed++) {
+      const random = seeded(seed);
+      let text = "";
+      let known = blocksOf("");
+      for (let step = 0; step < 12; step++) {
+        text += parts[Math.floor(random() * parts.length)]! + ["\n", "\n\n", " ", "\n\n\n"][Math.floor(random() * 4)]!;
+        known = blocksOf(text, known);
+        expect(known.map((block) => block.html)).toEqual(blocksOf(text).map((block) => block.html));
+      }
+    }
   });
 
   it("takes every prefix of a text", () => {

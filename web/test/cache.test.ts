@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { describeSplit, formatMs, formatPercent, formatRate, splitOf } from "../src/model/cache";
+import { contextTokens, describeSplit, formatMs, formatPercent, formatRate, splitOf } from "../src/model/cache";
 import { newTurn, type Turn } from "../src/model/conversation";
 
 const report = (promptTokens: number, system: number, history: number, shared: number): Partial<Turn> => ({
@@ -64,4 +64,11 @@ describe("words", () => {
   it("rounds rates", () => {
     expect([3.14, 61.7, 1234.5].map(formatRate)).toEqual(["3.1", "62", "1,235"]);
   });
+});
+
+it("counts the context by the branch's last turn that knows it", () => {
+  const usage = { inputTokens: 900, cachedTokens: 0, outputTokens: 24 };
+  expect(contextTokens([])).toBeNull();
+  expect(contextTokens([turn({ usage }), turn({})])).toBe(924);
+  expect(contextTokens([turn({ usage }), turn(report(1000, 900, 0, 0))])).toBe(1000);
 });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { readModel, readPrompts, suggestionsOf } from "../src/model/catalogue";
+import { learned, readModel, readPrompts, readVersions, suggestionsOf, textAt } from "../src/model/catalogue";
 
 const prompt = (count: number) =>
   readPrompts({
@@ -21,10 +21,33 @@ describe("what the server offers", () => {
       ],
     };
     expect(readPrompts(json)).toEqual([
-      { id: "p", name: "p", description: "", text: "", questions: [] },
-      { id: "q", name: "Q", description: "", text: "T", questions: [{ question: "?", answer: "" }] },
+      { id: "p", name: "p", description: "", text: "", questions: [], versions: null, texts: {} },
+      {
+        id: "q",
+        name: "Q",
+        description: "",
+        text: "T",
+        questions: [{ question: "?", answer: "" }],
+        versions: null,
+        texts: {},
+      },
     ]);
     expect(readPrompts("nonsense")).toEqual([]);
+  });
+
+  it("are versions, newest first, however they are numbered", () => {
+    const versions = (...listed: unknown[]) => readVersions({ data: listed.map((version) => ({ version })) });
+    expect(versions(1, 2, 10)).toEqual(["10", "2", "1"]);
+    expect(versions("1", null, {})).toEqual(["1"]);
+    expect(readVersions({ error: "no" })).toEqual([]);
+  });
+
+  it("says the latest text where no other version is meant, and only what has been read of others", () => {
+    const [one] = learned([{ ...prompt(0), text: "new" }], "p", { versions: ["2", "1"] });
+    expect([textAt(one!, null), textAt(one!, "2"), textAt(one!, "1")]).toEqual(["new", "new", null]);
+    const [two] = learned([one!], "p", { texts: { "1": "old" } });
+    expect(two).toMatchObject({ versions: ["2", "1"] });
+    expect(textAt(two!, "1")).toBe("old");
   });
 
   it("suggests a few questions from all over the list", () => {

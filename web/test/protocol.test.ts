@@ -22,6 +22,7 @@ describe("parseEvent", () => {
     expect(event).toEqual({
       type: "ended",
       streamId: "lane",
+      sequence: 9,
       ending: {
         kind: "completed",
         reason: null,
@@ -44,6 +45,7 @@ describe("parseEvent", () => {
     ).toEqual({
       type: "cache",
       streamId: null,
+      sequence: null,
       cache: { promptTokens: 10, cachedTokens: 8, by: { system: 6, history: 0, shared: 2 }, savedMs: 3.5 },
     });
   });
@@ -59,6 +61,24 @@ describe("parseEvent", () => {
       streamId: null,
       error: { status: 429, code: "rate_limit_exceeded", message: "slow down" },
     });
+  });
+
+  it("reads what the server says of itself", () => {
+    expect(parse({ type: "x.session", tenant: "alda", model: "m", limits: { max_context_tokens: 4096 } })).toEqual({
+      type: "session",
+      model: "m",
+      tenant: "alda",
+      maxContextTokens: 4096,
+    });
+  });
+
+  it("counts those before in the queue from a position that counts itself", () => {
+    expect(parse({ type: "response.queued", response: { id: "r" }, x_position: 3 })).toMatchObject({
+      type: "queued",
+      responseId: "r",
+      ahead: 2,
+    });
+    expect(parse({ type: "response.queued" })).toMatchObject({ responseId: null, ahead: null });
   });
 
   it("gives a failed response its error", () => {

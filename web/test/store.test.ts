@@ -2,11 +2,12 @@ import { describe, expect, it } from "vitest";
 import { createStore } from "../src/browser/store";
 import { initialState, type Action, type State } from "../src/model/state";
 import { update } from "../src/model/update";
+import { VISIT } from "./talk";
 
 function harness(urgent: (before: State, after: State) => boolean = () => false) {
   const frames: (() => void)[] = [];
   const drawn: State[] = [];
-  const store = createStore(initialState([], null, "c", 0), update, urgent, {
+  const store = createStore(initialState([], VISIT), update, urgent, {
     run: () => undefined,
     draw: (state) => drawn.push(state),
     nextFrame: (callback) => frames.push(callback),

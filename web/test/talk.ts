@@ -1,15 +1,25 @@
 /** Drives the reducer as the page does: frames of the server in, events to the server out. Knows no DOM and no socket. */
+import { shown } from "../src/model/branches";
 import type { Conversation, Turn } from "../src/model/conversation";
 import { parseEvent, type ClientEvent } from "../src/model/protocol";
-import { initialState, openConversation, type Action, type State } from "../src/model/state";
+import { initialState, openConversation, type Action, type Line, type State, type Visit } from "../src/model/state";
 import { update, type Effect } from "../src/model/update";
+
+export const VISIT: Visit = {
+  tab: "here",
+  lastOpenId: null,
+  freshId: "c0",
+  at: 1000,
+  page: "chat",
+  keys: { main: "", left: "", right: "" },
+};
 
 export class Talk {
   state: State;
   effects: Effect[] = [];
 
-  constructor(saved: readonly Conversation[] = []) {
-    this.state = initialState(saved, null, "c0", 1000);
+  constructor(saved: readonly Conversation[] = [], visit: Partial<Visit> = {}) {
+    this.state = initialState(saved, { ...VISIT, ...visit });
   }
 
   do(...actions: Action[]): this {
@@ -38,14 +48,20 @@ export class Talk {
   }
 
   /** What was sent since the last call. */
-  sent(): ClientEvent[] {
-    const events = this.effects.filter((effect) => effect.type === "send").map((effect) => effect.event);
+  sent(line: Line = "main"): ClientEvent[] {
+    const sends = this.effects.filter((effect) => effect.type === "send").filter((effect) => effect.line === line);
+    const events = sends.map((effect) => effect.event);
     this.effects = [];
     return events;
   }
 
+  open(): Conversation {
+    return openConversation(this.state);
+  }
+
+  /** The branch that is shown. */
   turns(): readonly Turn[] {
-    return openConversation(this.state).turns;
+    return shown(this.open());
   }
 
   last(): Turn {

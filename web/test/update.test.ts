@@ -1,7 +1,15 @@
 import { describe, expect, it } from "vitest";
 import { lost, OPENED, Talk, usage } from "./talk";
 
-const BAKERY = { id: "bakery", name: "Bakery", description: "", text: "Croissants cost 2.", questions: [] };
+const BAKERY = {
+  id: "bakery",
+  name: "Bakery",
+  description: "",
+  text: "Croissants cost 2.",
+  questions: [],
+  versions: null,
+  texts: {},
+};
 const message = (role: string, content: string) => ({ type: "message", role, content });
 
 function opened(): Talk {
@@ -153,7 +161,7 @@ describe("what goes wrong", () => {
   it("a lost connection fails the running answer, keeps its text, and can be tried again", () => {
     const talk = opened().ask("One").server({ type: "response.output_text.delta", delta: "Tw" }).do(lost());
     expect(talk.last()).toMatchObject({ status: "failed", answer: "Tw", problem: { retry: true } });
-    expect(talk.effects.at(-1)).toEqual({ type: "wake-after", ms: 375 });
+    expect(talk.effects.at(-1)).toEqual({ type: "wake-after", line: "main", ms: 375 });
     talk.sent();
     talk.do({ type: "retry", turnId: "again" });
     expect(talk.turns()).toHaveLength(1);
@@ -189,17 +197,36 @@ describe("what goes wrong", () => {
     expect(talk.do({ type: "dismiss" }).state.notice).toBeNull();
   });
 
-  it("a refusal is said and not retried until the person asks", () => {
+  it("a key that no longer holds is asked for anew, and only with one is connected again", () => {
     const talk = opened().ask("One").do(lost(4401));
-    expect(talk.state.link.phase).toBe("refused");
+    expect(talk.state.signIn).toBe("needed");
     expect(talk.last().problem?.title).toContain("key");
+    talk.effects = [];
+    expect(talk.do({ type: "wake" }).effects).toEqual([]);
+    talk.do({ type: "key", key: "sk-1" });
+    expect(talk.effects).toEqual([
+      { type: "load", line: "main" },
+      { type: "connect", line: "main" },
+    ]);
+    expect(talk.do(lost(4401)).state.signIn).toBe("refused");
+  });
+
+  it("another key while a connection is being made starts that anew", () => {
+    const talk = new Talk().do({ type: "key", key: "sk-1" });
+    expect(talk.effects.filter(({ type }) => type === "connect")).toHaveLength(1);
+  });
+
+  it("a refusal is said and not retried until the person asks", () => {
+    const talk = opened().ask("One").do(lost(4403));
+    expect(talk.state.link.phase).toBe("refused");
+    expect(talk.last().problem?.title).toContain("may not talk");
     expect(talk.effects.filter(({ type }) => type === "wake-after")).toEqual([]);
-    expect(talk.do({ type: "wake" }).effects.at(-1)).toEqual({ type: "connect" });
+    expect(talk.do({ type: "wake" }).effects.at(-1)).toEqual({ type: "connect", line: "main" });
   });
 
   it("a resting connection wakes for a question", () => {
     const talk = opened().do(lost(4499));
-    expect(talk.ask("One").effects.at(-1)).toEqual({ type: "connect" });
+    expect(talk.ask("One").effects.at(-1)).toEqual({ type: "connect", line: "main" });
     expect(talk.do(OPENED).last().status).toBe("waiting");
   });
 

@@ -23,6 +23,8 @@ export function sanitize(html: string): string {
     ALLOWED_TAGS,
     ALLOWED_ATTR,
     ALLOW_DATA_ATTR: false,
+    // Values that are no addresses: without this they would be held against the pattern below.
+    ADD_URI_SAFE_ATTR: ["start", "align", "type", "data-language"],
     ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
   });
 }

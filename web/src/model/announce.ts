@@ -1,27 +1,44 @@
 /**
  * What a screen reader is told, politely and once per change: states, never single tokens. Pure.
  */
+import { lastShown } from "./branches";
 import { formatCount } from "./cache";
-import { lastTurn } from "./conversation";
+import { SIDES } from "./compare";
+import { isActive, type Turn } from "./conversation";
 import type { Link } from "./link";
 import { fromRefusal } from "./problems";
 import { openConversation, type State } from "./state";
 
 /** The sentence for the state as it is; the live region speaks when it changes. */
 export function announcement(state: State): string {
-  const turn = lastTurn(openConversation(state));
+  if (state.signIn !== "none") return state.signIn === "refused" ? "The key was refused." : "Sign in with a key.";
   if (state.link.phase === "backoff") return "No connection to the server. Trying again.";
   if (state.link.phase === "refused") return fromRefusal(state.link.closeCode).title;
   if (state.notice) return state.notice.title;
+  if (state.page === "live") return state.live.problem?.title ?? "";
+  return state.page === "compare" ? ofBoth(state) : ofTurn(lastShown(openConversation(state)), state.tab);
+}
+
+function ofBoth(state: State): string {
+  const turns = SIDES.map((name) => state.compare[name].turn);
+  if (turns.every((turn) => turn === null)) return "";
+  if (turns.some(isActive)) return "Answering on both sides.";
+  const failed = turns.find((turn) => turn?.status === "failed");
+  return failed ? ofTurn(failed, state.tab) : "Both answers finished.";
+}
+
+function ofTurn(turn: Turn | null, tab: string): string {
   switch (turn?.status) {
     case undefined:
       return "";
     case "queued":
       return "Waiting for the connection.";
+    case "lost":
+      return "The connection broke. The answer goes on with the next one.";
     case "waiting":
     case "streaming":
     case "stopping":
-      return "Answering.";
+      return turn.tab === tab ? "Answering." : "Answering in another tab.";
     case "done":
       return `Answer finished${turn.usage ? `, ${formatCount(turn.usage.outputTokens)} tokens` : ""}.`;
     case "cut":
@@ -59,4 +76,12 @@ export function linkLabel(link: Link): string {
     case "refused":
       return "Disconnected";
   }
+}
+
+/** What the place of an answer says before its first token. */
+export function waitingLabel(turn: Turn): string {
+  if (turn.status === "queued") return "Waiting for the connection";
+  if (turn.status === "lost") return "Reconnecting: the answer goes on where it broke off";
+  if (turn.ahead === null) return "Reading";
+  return turn.ahead === 0 ? "Next in the queue" : `In the queue, ${formatCount(turn.ahead)} before this one`;
 }

@@ -54,6 +54,13 @@ export function splitOf(turn: Turn): Split | null {
   return { promptTokens, cachedTokens, shares };
 }
 
+/** Tokens of the branch that ends with the last of `turns`: its prompt and its answer; null before they are known. */
+export function contextTokens(turns: readonly Turn[]): number | null {
+  const last = turns.findLast(({ usage, cache }) => usage !== null || cache !== null);
+  if (!last) return null;
+  return last.usage ? last.usage.inputTokens + last.usage.outputTokens : last.cache!.promptTokens;
+}
+
 /** The bar in words, for those who do not see it. */
 export function describeSplit(split: Split): string {
   const parts = split.shares.filter((share) => share.tokens > 0);
@@ -83,6 +90,7 @@ export function formatMs(ms: number): string {
 }
 
 export function formatRate(perS: number): string {
+  if (perS === 0) return "0";
   return perS < 9.95 ? perS.toFixed(1) : formatCount(Math.round(perS));
 }
 

@@ -3,14 +3,14 @@
  *
  * Pure. Knows the request's shape. Does not know when it is sent.
  */
-import { lastTurn, type Conversation, type System, type Turn } from "./conversation";
+import { pathTo } from "./branches";
+import type { Conversation, System, Turn } from "./conversation";
 import type { CreateEvent, InputItem } from "./protocol";
+import type { Sampling } from "./sampling";
 
-/** The request for the conversation's last turn on the socket of `epoch`; null when there is no turn. */
-export function requestFor(conversation: Conversation, epoch: number): CreateEvent | null {
-  const turn = lastTurn(conversation);
-  if (!turn) return null;
-  const earlier = conversation.turns.slice(0, -1);
+/** The request for `turn` of the conversation on the socket of `epoch`. */
+export function requestFor(conversation: Conversation, turn: Turn, epoch: number): CreateEvent {
+  const earlier = pathTo(conversation, turn.id).slice(0, -1);
   const previous = turn.whole ? null : previousResponse(earlier, epoch);
   const input = previous ? [] : earlier.flatMap(itemsOf);
   return {
@@ -18,6 +18,7 @@ export function requestFor(conversation: Conversation, epoch: number): CreateEve
     stream_id: conversation.id,
     input: [...input, { type: "message", role: "user", content: turn.question }],
     ...(previous ? { previous_response_id: previous } : systemFields(conversation.system)),
+    ...samplingFields(conversation.sampling),
   };
 }
 
@@ -37,8 +38,20 @@ function itemsOf(turn: Turn): InputItem[] {
   ];
 }
 
-function systemFields(system: System | null): Pick<CreateEvent, "prompt" | "instructions"> {
-  if (system?.kind === "prompt") return { prompt: { id: system.id } };
+export function systemFields(system: System | null): Pick<CreateEvent, "prompt" | "instructions"> {
+  if (system?.kind === "prompt")
+    return { prompt: { id: system.id, ...(system.version === null ? {} : { version: system.version }) } };
   if (system?.kind === "own" && system.text.trim()) return { instructions: system.text };
   return {};
+}
+
+export function samplingFields(sampling: Sampling): Partial<CreateEvent> {
+  const { temperature, topP, maxTokens, seed, stop } = sampling;
+  return {
+    ...(temperature === null ? {} : { temperature }),
+    ...(topP === null ? {} : { top_p: topP }),
+    ...(maxTokens === null ? {} : { max_output_tokens: maxTokens }),
+    ...(seed === null ? {} : { seed }),
+    ...(stop.length ? { stop: [...stop] } : {}),
+  };
 }

@@ -31,6 +31,19 @@ const ADVICE: Record<string, Omit<Problem, "retry"> & { retry?: boolean }> = {
     title: "The server no longer has this system prompt",
     advice: "Start a new conversation and choose another one.",
   },
+  prompt_locked: {
+    title: "This tenant answers only under its own system prompts",
+    advice: "Start a new conversation and choose one of the listed ones.",
+  },
+  insufficient_scope: {
+    title: "This key may not do that",
+    advice: "Ask whoever runs this server for a key with a wider scope.",
+  },
+  database_unavailable: {
+    title: "The server's database is not available",
+    advice: "Try again in a moment.",
+    retry: true,
+  },
   websocket_stream_limit_reached: {
     title: "Too many answers at once",
     advice: "Wait until another answer is finished, or stop it, then try again.",
@@ -66,13 +79,50 @@ export function fromLoss(code: number): Problem {
   };
 }
 
-const MESSAGE_TOO_BIG = 1009;
+export const MESSAGE_TOO_BIG = 1009;
 
 export const pageReloaded: Problem = {
   title: "The page was closed while this was being answered",
   advice: "Try again to have it answered anew.",
   retry: true,
 };
+
+export const notResumed: Problem = {
+  title: "The rest of this answer is lost",
+  advice: "The server no longer has it: it was restarted, or the connection was away too long. Try again.",
+  retry: true,
+};
+
+export const storageFull: Problem = {
+  title: "This browser has no more room for conversations",
+  advice: "Export what you want to keep, then delete some. What is new is lost when the page is closed.",
+  retry: false,
+};
+
+export const fileUnread: Problem = {
+  title: "This file holds no conversation",
+  advice: "Choose a JSON or Markdown file that was exported here.",
+  retry: false,
+};
+
+export const keyRefused: Problem = {
+  title: "The server does not know this key",
+  advice: "Look whether it was copied whole and has not expired or been revoked.",
+  retry: false,
+};
+
+/** Why the live page stays empty. */
+export function fromLiveRefusal(error: WireError): Problem {
+  if (error.code === "insufficient_scope")
+    return { title: "This key may not look into the cache", advice: "Ask for a key with a wider scope.", retry: false };
+  if (error.code === "unknown_event")
+    return {
+      title: "This server does not show its cache",
+      advice: "It is older than this page: update it and reload.",
+      retry: false,
+    };
+  return fromServer(error);
+}
 
 export const promptsUnread: Problem = {
   title: "The list of system prompts could not be loaded",
@@ -84,7 +134,7 @@ export const promptsUnread: Problem = {
 export function fromRefusal(code: number | null): Problem {
   switch (code) {
     case 4401:
-      return { title: "The access key is no longer valid", advice: "Reload the page to sign in again.", retry: true };
+      return { title: "The access key is no longer valid", advice: "Sign in with another one.", retry: true };
     case 4403:
       return {
         title: "This page may not talk to the server",

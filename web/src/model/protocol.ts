@@ -1,10 +1,13 @@
 /**
  * The events that cross the socket, as this page reads and writes them.
  *
- * Knows the wire names of OpenAI's Responses events and of our extensions (`x.*`). Does not know sockets, conversations
- * or what is shown. Whatever a server sends is read field by field: a field that is missing or of another type becomes
- * a default, an unknown event becomes null.
+ * Knows the wire names of OpenAI's Responses events and of our extensions (`x.*`), held against the generated
+ * `wire.ts`. Does not know sockets, conversations or what is shown. Whatever a server sends is read field by field: a
+ * field that is missing or of another type becomes a default, an unknown event becomes null.
  */
+import { count, number, record, text, type Unread } from "./fields";
+import { readLive, type LiveEvent } from "./liveWire";
+import type * as wire from "./wire";
 
 /** The subprotocol we offer; with it the server sends extension events unasked. */
 export const SUBPROTOCOL = "banyan.v1";
@@ -47,38 +50,53 @@ export interface Ending {
 interface OfResponse {
   /** The lane the response runs on, as the client named it. */
   streamId: string | null;
+  /** Per response, rising; null from a server that does not count. */
+  sequence: number | null;
+}
+
+/** What the server says of itself when the socket opens. */
+export interface SessionReport {
+  model: string | null;
+  tenant: string | null;
+  maxContextTokens: number | null;
 }
 
 export type ServerEvent =
-  | { type: "session"; model: string | null }
-  | ({ type: "created"; responseId: string } & OfResponse)
+  | ({ type: "session" } & SessionReport)
+  | ({ type: "queued"; responseId: string | null; ahead: number | null } & OfResponse)
+  | ({ type: "created"; responseId: string; drawn: Drawn } & OfResponse)
   | ({ type: "cache"; cache: CacheReport } & OfResponse)
   | ({ type: "delta"; text: string } & OfResponse)
   | ({ type: "ended"; ending: Ending } & OfResponse)
-  | ({ type: "error"; error: WireError } & OfResponse);
+  | { type: "error"; error: WireError; streamId: string | null }
+  | LiveEvent;
 
-export interface InputItem {
+/** How the server draws tokens for a response: what was asked for, else its defaults. */
+export interface Drawn {
+  temperature: number | null;
+  topP: number | null;
+}
+
+export interface InputItem extends wire.InputItem {
   type: "message";
   role: "user" | "assistant";
   content: string;
 }
 
-export interface CreateEvent {
-  type: "response.create";
+/** What this page asks for, of what may be asked for. */
+export interface CreateEvent extends wire.ResponseCreate {
   stream_id: string;
   input: InputItem[];
-  previous_response_id?: string;
-  prompt?: { id: string };
-  instructions?: string;
 }
 
-export interface CancelEvent {
-  type: "response.cancel";
-  response_id?: string;
-  stream_id?: string;
-}
+export type CancelEvent = wire.ResponseCancel;
 
-export type ClientEvent = CreateEvent | CancelEvent;
+/** What came after the event numbered `after`, and then what comes. The lane is that of a refusal. */
+export type ResumeEvent = wire.Resume & { after: number; stream_id: string };
+
+export type SubscribeEvent = wire.Subscribe & { stream_id: string };
+
+export type ClientEvent = CreateEvent | CancelEvent | ResumeEvent | SubscribeEvent | wire.Unsubscribe;
 
 /** One text frame of the server, or null for events this page has no use for (and for what is not an event). */
 export function parseEvent(frame: string): ServerEvent | null {
@@ -88,33 +106,53 @@ export function parseEvent(frame: string): ServerEvent | null {
   } catch {
     return null;
   }
-  const event = record(json);
+  const event = record<wire.ServerEvent>(json);
   const streamId = text(event.stream_id);
-  const response = record(event.response);
+  const of = { streamId, sequence: number(event.sequence_number) };
+  const response = record<wire.Response>(event.response);
   switch (event.type) {
     case "x.session":
-      return { type: "session", model: text(event.model) ?? text(record(event.model).id) };
-    case "response.created":
-      return { type: "created", streamId, responseId: text(response.id) ?? "" };
+      return {
+        type: "session",
+        model: text(event.model),
+        tenant: text(event.tenant),
+        maxContextTokens: number(record<wire.SessionLimits>(event.limits).max_context_tokens),
+      };
+    case "response.queued":
+      return { type: "queued", ...of, responseId: text(response.id), ahead: readAhead(event) };
+    case "response.created": {
+      const drawn = { temperature: number(response.temperature), topP: number(response.top_p) };
+      return { type: "created", ...of, responseId: text(response.id) ?? "", drawn };
+    }
     case "x.cache":
-      return { type: "cache", streamId, cache: readCache(event) };
+      return { type: "cache", ...of, cache: readCache(event) };
     case "response.output_text.delta":
-      return { type: "delta", streamId, text: text(event.delta) ?? "" };
+      return { type: "delta", ...of, text: text(event.delta) ?? "" };
     case "response.completed":
-      return { type: "ended", streamId, ending: readEnding("completed", response) };
+      return { type: "ended", ...of, ending: readEnding("completed", response) };
     case "response.incomplete":
-      return { type: "ended", streamId, ending: readEnding("incomplete", response) };
+      return { type: "ended", ...of, ending: readEnding("incomplete", response) };
     case "response.failed":
-      return { type: "ended", streamId, ending: readEnding("failed", response) };
+      return { type: "ended", ...of, ending: readEnding("failed", response) };
     case "error":
-      return { type: "error", streamId, error: readError(record(event.error), number(event.status)) };
+      return { type: "error", streamId, error: readError(record<wire.ErrorBody>(event.error), number(event.status)) };
+    case "x.stats":
+    case "x.tree":
+    case "x.batch":
+      return readLive(event.type, event);
     default:
       return null;
   }
 }
 
-function readCache(event: Fields): CacheReport {
-  const by = record(event.by);
+/** How many requests stand before this one; the position counts itself. */
+function readAhead(event: Unread<wire.Queued>): number | null {
+  const position = number(event.x_position);
+  return position === null ? null : Math.max(0, position - 1);
+}
+
+function readCache(event: Unread<wire.Cache>): CacheReport {
+  const by = record<wire.CachedBy>(event.by);
   return {
     promptTokens: count(event.prompt_tokens),
     cachedTokens: count(event.cached_tokens),
@@ -123,49 +161,29 @@ function readCache(event: Fields): CacheReport {
   };
 }
 
-function readEnding(kind: Ending["kind"], response: Fields): Ending {
-  const usage = response.usage == null ? null : record(response.usage);
-  // The timing extends the usage; a server that puts it beside the usage is understood as well.
-  const timing = usage?.x_timing ?? response.x_timing;
+function readEnding(kind: Ending["kind"], response: Unread<wire.Response>): Ending {
+  const usage = response.usage == null ? null : record<wire.Usage>(response.usage);
   return {
     kind,
-    reason: text(record(response.incomplete_details).reason),
+    reason: text(record<wire.Incomplete>(response.incomplete_details).reason),
     usage: usage && {
       inputTokens: count(usage.input_tokens),
-      cachedTokens: count(record(usage.input_tokens_details).cached_tokens),
+      cachedTokens: count(record<wire.InputTokensDetails>(usage.input_tokens_details).cached_tokens),
       outputTokens: count(usage.output_tokens),
     },
-    timing: timing == null ? null : readTiming(record(timing)),
-    error: kind === "failed" ? readError(record(response.error), null) : null,
+    timing: usage?.x_timing == null ? null : readTiming(record<wire.Timing>(usage.x_timing)),
+    error: kind === "failed" ? readError(record<wire.ResponseError>(response.error), null) : null,
   };
 }
 
-function readTiming(timing: Fields): Timing {
+function readTiming(timing: Unread<wire.Timing>): Timing {
   return { ttftMs: number(timing.ttft_ms), tokensPerS: number(timing.tokens_per_s) };
 }
 
-function readError(error: Fields, status: number | null): WireError {
+function readError(error: Unread<wire.ErrorBody | wire.ResponseError>, status: number | null): WireError {
   return {
     status,
     code: text(error.code) ?? text(error.type) ?? "unknown",
     message: text(error.message) ?? "The server gave no reason.",
   };
-}
-
-type Fields = Record<string, unknown>;
-
-function record(value: unknown): Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Fields) : {};
-}
-
-function text(value: unknown): string | null {
-  return typeof value === "string" ? value : null;
-}
-
-function number(value: unknown): number | null {
-  return typeof value === "number" && Number.isFinite(value) ? value : null;
-}
-
-function count(value: unknown): number {
-  return Math.max(0, Math.round(number(value) ?? 0));
 }

@@ -1,6 +1,6 @@
 /** Copies the Markdown of an answer. Absent where the page may not write to the clipboard (plain HTTP on a network). */
 import { useState } from "preact/hooks";
-import { Icon } from "./Icon";
+import { IconButton } from "./Icon";
 
 export function CopyButton({ text }: { text: string }) {
   const [copied, setCopied] = useState(false);
@@ -11,13 +11,11 @@ export function CopyButton({ text }: { text: string }) {
       () => setCopied(false),
     );
   return (
-    <button
-      type="button"
-      class="quiet copy"
-      aria-label={copied ? "Copied" : "Copy the answer"}
+    <IconButton
+      small
+      name={copied ? "check" : "copy"}
+      label={copied ? "Copied" : "Copy the answer"}
       onClick={() => void copy()}
-    >
-      <Icon name={copied ? "check" : "copy"} />
-    </button>
+    />
   );
 }

@@ -1,8 +1,11 @@
-/** The conversations: open, begin, delete (asked twice, for it cannot be undone). */
+/** The views, and the conversations: open, begin, search, rename, export, delete (asked twice: it cannot be undone). */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { titleOf, type Conversation } from "../model/conversation";
-import { isAnswering, type State } from "../model/state";
-import { Icon } from "./Icon";
+import { found } from "../model/find";
+import { addressOf, PAGES, type Page } from "../model/routes";
+import { pendingTurn, type State } from "../model/state";
+import { THEMES, type Theme } from "../browser/theme";
+import { Icon, IconButton, type IconName } from "./Icon";
 import type { Intents } from "./intents";
 import { Mark } from "./Mark";
 
@@ -11,14 +14,22 @@ interface SidebarProps {
   intents: Intents;
   open: boolean;
   onClose: () => void;
+  onSheet: () => void;
 }
 
-export function Sidebar({ state, intents, open, onClose }: SidebarProps) {
+const PAGE_LABELS: Record<Page, { label: string; icon: IconName }> = {
+  chat: { label: "Chat", icon: "chat" },
+  live: { label: "Live", icon: "tree" },
+  compare: { label: "Side by side", icon: "sides" },
+};
+
+export function Sidebar({ state, intents, open, onClose, onSheet }: SidebarProps) {
   const close = useRef<HTMLButtonElement>(null);
   useEffect(() => {
     if (open) close.current?.focus();
   }, [open]);
-  const listed = state.conversations.filter((conversation) => conversation.turns.length > 0);
+  const begun = state.conversations.some(({ turns }) => turns.length > 0);
+  const listed = found(state.conversations, state.search);
 
   return (
     <>
@@ -33,6 +44,19 @@ export function Sidebar({ state, intents, open, onClose }: SidebarProps) {
             <Icon name="close" />
           </button>
         </div>
+        <nav class="pages" aria-label="Views">
+          {PAGES.map((page) => (
+            <a
+              key={page}
+              href={addressOf(page)}
+              aria-current={state.page === page ? "page" : undefined}
+              onClick={onClose}
+            >
+              <Icon name={PAGE_LABELS[page].icon} />
+              {PAGE_LABELS[page].label}
+            </a>
+          ))}
+        </nav>
         <button
           type="button"
           class="new"
@@ -44,64 +68,184 @@ export function Sidebar({ state, intents, open, onClose }: SidebarProps) {
           <Icon name="plus" />
           New conversation
         </button>
+        {begun && (
+          <label class="search">
+            <Icon name="search" />
+            <input
+              id="search"
+              type="search"
+              placeholder="Search"
+              aria-label="Search conversations"
+              value={state.search}
+              onInput={(event) => intents.search(event.currentTarget.value)}
+              onKeyDown={(event) => {
+                if (event.key !== "Escape" || !state.search) return;
+                event.preventDefault();
+                intents.search("");
+              }}
+            />
+          </label>
+        )}
         {listed.length > 0 ? (
           <ul class="conversations">
             {listed.map((conversation) => (
               <Entry
                 key={conversation.id}
                 conversation={conversation}
-                current={conversation.id === state.openId}
+                current={state.page === "chat" && conversation.id === state.openId}
+                answering={pendingTurn(conversation, state.tab) !== null}
+                intents={intents}
                 onOpen={() => {
                   intents.open(conversation.id);
                   onClose();
                 }}
-                onRemove={() => intents.remove(conversation.id)}
               />
             ))}
           </ul>
         ) : (
-          <p class="sidebar-empty">Conversations are kept in this browser only.</p>
+          <p class="sidebar-empty">
+            {begun ? "No conversation holds these words." : "Conversations are kept in this browser only."}
+          </p>
         )}
+        <div class="sidebar-foot">
+          <IconButton name="import" label="Import conversations" onClick={intents.openFiles} />
+          <IconButton
+            name="export"
+            label="Export all conversations"
+            disabled={!begun}
+            onClick={() => intents.saveJson(state.conversations)}
+          />
+          <ThemeButton intents={intents} />
+          <IconButton name="keys" label="Keyboard shortcuts" onClick={onSheet} />
+          {state.key && <IconButton name="key" label="Sign out" onClick={() => intents.signIn("")} />}
+        </div>
       </aside>
     </>
+  );
+}
+
+const THEME_ICONS: Record<Theme, IconName> = { system: "half", light: "sun", dark: "moon" };
+
+function ThemeButton({ intents }: { intents: Intents }) {
+  const [theme, setTheme] = useState(intents.theme);
+  const next = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length]!;
+  return (
+    <IconButton
+      name={THEME_ICONS[theme]}
+      label={`Colours: ${theme === "system" ? "as the system" : theme}`}
+      onClick={() => {
+        intents.setTheme(next);
+        setTheme(next);
+      }}
+    />
   );
 }
 
 interface EntryProps {
   conversation: Conversation;
   current: boolean;
+  answering: boolean;
+  intents: Intents;
   onOpen: () => void;
-  onRemove: () => void;
 }
 
-function Entry({ conversation, current, onOpen, onRemove }: EntryProps) {
-  const [asking, setAsking] = useState(false);
+function Entry({ conversation, current, answering, intents, onOpen }: EntryProps) {
+  const [mode, setMode] = useState<"closed" | "more" | "rename" | "delete">("closed");
   const title = titleOf(conversation);
   const { system } = conversation;
-  if (asking) {
+  if (mode === "delete") {
     return (
       <li class="entry asking">
         <span class="entry-title">Delete this conversation?</span>
-        <button type="button" class="small danger" onClick={onRemove}>
+        <button type="button" class="small danger" onClick={() => intents.remove(conversation.id)}>
           Delete
         </button>
-        <button type="button" class="small" ref={(button) => button?.focus()} onClick={() => setAsking(false)}>
+        <button type="button" class="small" ref={(button) => button?.focus()} onClick={() => setMode("closed")}>
           Keep
         </button>
       </li>
     );
   }
+  if (mode === "rename") {
+    return (
+      <li class="entry asking">
+        <form
+          class="rename"
+          onSubmit={(event) => {
+            event.preventDefault();
+            intents.rename(conversation.id, String(new FormData(event.currentTarget).get("title") ?? ""));
+            setMode("closed");
+          }}
+        >
+          <input
+            name="title"
+            aria-label="Name of the conversation"
+            defaultValue={title}
+            maxLength={200}
+            ref={selectOnce}
+            onKeyDown={(event) => {
+              if (event.key !== "Escape") return;
+              event.preventDefault();
+              setMode("closed");
+            }}
+          />
+          <button type="submit" class="small">
+            Rename
+          </button>
+          <button type="button" class="small" onClick={() => setMode("closed")}>
+            Cancel
+          </button>
+        </form>
+      </li>
+    );
+  }
   return (
-    <li class="entry" data-current={current}>
+    <li class="entry" data-current={current} data-more={mode === "more"}>
       <button type="button" class="entry-open" aria-current={current ? "true" : undefined} onClick={onOpen}>
         <span class="entry-title">{title}</span>
         <span class="entry-system">
-          {isAnswering(conversation) ? "Answering…" : system?.kind === "prompt" ? system.name : "Own prompt"}
+          {answering ? "Answering…" : system?.kind === "prompt" ? system.name : "Own prompt"}
         </span>
       </button>
-      <button type="button" class="quiet entry-delete" aria-label={`Delete: ${title}`} onClick={() => setAsking(true)}>
-        <Icon name="trash" />
+      <button
+        type="button"
+        class="quiet entry-more"
+        aria-label={`More: ${title}`}
+        aria-expanded={mode === "more"}
+        onClick={() => setMode(mode === "more" ? "closed" : "more")}
+      >
+        <Icon name="more" />
       </button>
+      {mode === "more" && (
+        <div class="entry-actions">
+          <button type="button" class="small" onClick={() => setMode("rename")}>
+            Rename
+          </button>
+          <button
+            type="button"
+            class="small"
+            aria-label="Export as .md (Markdown)"
+            onClick={() => intents.saveMarkdown(conversation)}
+          >
+            .md
+          </button>
+          <button
+            type="button"
+            class="small"
+            aria-label="Export as .json"
+            onClick={() => intents.saveJson([conversation])}
+          >
+            .json
+          </button>
+          <button type="button" class="small danger" onClick={() => setMode("delete")}>
+            Delete
+          </button>
+        </div>
+      )}
     </li>
   );
+}
+
+function selectOnce(field: HTMLInputElement | null): void {
+  field?.select();
 }

@@ -1,7 +1,7 @@
-/** The conversation so far. Follows the end of the answer until the person scrolls up. */
+/** The conversation so far, along the branch that is shown. Follows the end until the person scrolls up. */
+import { branchesAt, shown } from "../model/branches";
 import type { Conversation } from "../model/conversation";
-import { lastTurn } from "../model/conversation";
-import { promptOf, type State } from "../model/state";
+import { pendingTurn, systemText, type State } from "../model/state";
 import { Icon } from "./Icon";
 import type { Intents } from "./intents";
 import { TurnView } from "./Turn";
@@ -16,26 +16,50 @@ export function Thread({
   conversation: Conversation;
   intents: Intents;
 }) {
-  const last = lastTurn(conversation);
+  const turns = shown(conversation);
+  const last = turns.at(-1);
   const { box, following, onScroll, toEnd } = useFollow(last?.id ?? "");
   const { system } = conversation;
-  const text = system?.kind === "own" ? system.text : promptOf(state, system)?.text;
+  const text = systemText(state, system);
+  const busy = pendingTurn(conversation, state.tab) !== null;
 
   return (
     <div class="scroll-frame">
-      <div class="scroll" ref={box} onScroll={onScroll} data-testid="thread">
+      <div
+        class="scroll"
+        ref={box}
+        onScroll={onScroll}
+        data-testid="thread"
+        tabIndex={0}
+        role="region"
+        aria-label="Conversation"
+      >
         <div class="column thread">
           {text && (
             <details class="prompt-text">
               <summary>
                 System prompt: <strong>{system?.kind === "prompt" ? system.name : "your own"}</strong>
+                {system?.kind === "prompt" && system.version !== null && ` (version ${system.version})`}
               </summary>
-              <div class="prompt-body">{text}</div>
+              <div class="prompt-body" tabIndex={0}>
+                {text}
+              </div>
             </details>
           )}
-          {conversation.turns.map((turn) => (
-            <TurnView key={turn.id} turn={turn} onRetry={turn === last ? intents.retry : null} />
-          ))}
+          {turns.map((turn) => {
+            const branches = branchesAt(conversation, turn);
+            return (
+              <TurnView
+                key={turn.id}
+                turn={turn}
+                place={branches.indexOf(turn)}
+                branches={branches.length}
+                last={turn === last}
+                busy={busy}
+                intents={intents}
+              />
+            );
+          })}
         </div>
       </div>
       {!following && (

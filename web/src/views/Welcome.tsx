@@ -1,9 +1,10 @@
 /** An empty conversation: who should answer, and what one might ask them. */
 import { suggestionsOf } from "../model/catalogue";
 import type { Conversation, System } from "../model/conversation";
-import { promptOf, type State } from "../model/state";
+import { promptOf, systemText, type State } from "../model/state";
 import type { Intents } from "./intents";
 import { Mark } from "./Mark";
+import { VersionChoice } from "./SystemChoice";
 
 const SUGGESTIONS = 6;
 
@@ -38,7 +39,7 @@ export function Welcome({
               checked={system?.kind === "prompt" && system.id === id}
               name={name}
               description={description}
-              onChoose={() => intents.choose({ kind: "prompt", id, name })}
+              onChoose={() => intents.choose({ kind: "prompt", id, name, version: null })}
             />
           ))}
           <Choice
@@ -60,7 +61,17 @@ export function Welcome({
             </section>
             <details class="prompt-text">
               <summary>Read the system prompt</summary>
-              <div class="prompt-body">{prompt.text}</div>
+              {system?.kind === "prompt" && (
+                <VersionChoice
+                  prompt={prompt}
+                  system={system}
+                  onChoose={intents.choose}
+                  onVersions={intents.wantVersions}
+                />
+              )}
+              <div class="prompt-body" tabIndex={0}>
+                {systemText(state, system) ?? "Reading…"}
+              </div>
             </details>
           </>
         )}
