@@ -44,6 +44,11 @@ def locate(model: str, data_dir: Path) -> Checkpoint:
     return Checkpoint(_require_config(_download(match, data_dir), model), match["repository"])
 
 
+def is_download(model: str) -> bool:
+    """Whether ``model`` means one of the hub's, and no folder here."""
+    return bool(model) and not Path(model).expanduser().exists() and HUB_ID.fullmatch(model) is not None
+
+
 def _require_config(folder: Path, what: str) -> Path:
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "is not there"

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from backend.cli import chat, serve
+from backend.cli import chat, doctor, serve
 from backend.cli.administration import cache, key, prompt, records, tenant
 from backend.cli.bench import command as bench
 from backend.cli.simulate import command as simulate
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"banyan {installed_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (serve, chat, tenant, key, prompt, records, cache, bench, simulate):
+    for module in (serve, chat, doctor, tenant, key, prompt, records, cache, bench, simulate):
         module.add_parser(commands)
     return parser
 

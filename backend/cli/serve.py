@@ -50,6 +50,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog="Each option can also be set by its environment variable, or in the TOML file under its name without "
         'the dashes (port = 9000, kv-memory = "2GiB"). The command line wins over the environment, that over the file.',
     )
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``backend.config``."""
     for option in config.SERVE_OPTIONS:
         default = str(option.default)
         if option is config.MODEL:
@@ -69,7 +75,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML file with any of these options; unknown keys are refused"
     )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

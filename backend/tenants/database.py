@@ -91,6 +91,11 @@ class Database:
                 f"cannot use the database {self.shown}: {error.message}", code="database_unavailable", param="database"
             ) from error
 
+    def version(self) -> str:
+        """Which migration its tables are at, empty when there are none. Raises ``DatabaseError``."""
+        with self.reading() as connection:
+            return _version(connection)
+
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
