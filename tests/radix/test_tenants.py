@@ -187,6 +187,15 @@ def test_a_lowered_quota_takes_nothing_away_at_once() -> None:
     cache.check()
 
 
+def test_above_a_lowered_quota_nothing_more_is_granted_and_asking_for_nothing_is_fine() -> None:
+    cache = PrefixCache(4, 2)
+    lease = cache.acquire(cache.key(pack([1, 2, 3, 4]), "a"))
+    assert cache.extend(lease, 2)
+    cache.set_quota("a", Quota(limit=1))
+    assert cache.extend(lease, 0) and not cache.extend(lease, 1)
+    cache.check()
+
+
 @pytest.mark.parametrize("quota", [(-1, 0), (4, 5), (4, -1)])
 def test_impossible_quotas_are_refused(quota: tuple[int, int]) -> None:
     with pytest.raises(CacheError, match="quota"):
