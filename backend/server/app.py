@@ -101,7 +101,7 @@ def create_app(service: ChatService, ui: Path = BUILT_UI, store: ConversationSto
     app.state.service = service
     app.state.conductor = conductor
     app.state.feed = LiveFeed(service, conductor)
-    app.state.sockets = OpenSockets(service.limits.sockets_per_key)
+    app.state.sockets = OpenSockets()
     return app
 
 

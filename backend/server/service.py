@@ -18,6 +18,7 @@ from backend.server.limits import Limits
 from backend.server.metrics import Metrics
 from backend.server.prompts import PromptRegistry
 from backend.server.tenancy import Tenancy
+from backend.tenants.limits import TenantLimits
 
 _STALL_SECONDS = 30.0
 
@@ -50,7 +51,9 @@ class ChatService:
         self.engine = engine
         self.clock = clock
         self.limits = limits or Limits()
-        self.tenancy = tenancy or Tenancy(None, prompts)
+        self.tenancy = tenancy or Tenancy(
+            None, prompts, local_limits=TenantLimits(sockets_per_key=self.limits.sockets_per_key)
+        )
         self.prompts = self.tenancy.prompts
         self.created = int(time.time())
         self.model = ChatModel(

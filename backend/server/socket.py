@@ -50,7 +50,6 @@ class ResponsesSocket:
             identity.require("chat")
             if state.conductor.responses.draining:
                 raise BanyanError("the server is going down", code="server_draining", status=503)
-            state.sockets.admit(identity)
         except BanyanError as error:
             body = {"error": msgspec.to_builtins(body_of(error))}
             await websocket.send_denial_response(JSONResponse(body, status_code=error.status))

@@ -1,14 +1,12 @@
-"""All open sockets of this server: how many a key has, whose time is over, which are to be closed now.
+"""All open sockets of this server: whose time is over, which are to be closed now.
 
 Knows no protocol: a socket is something with an identity that can tick and be closed.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from backend.errors import BanyanError
 from backend.server.identity import Identity
 
 _TICK_SECONDS = 1.0
@@ -35,12 +33,10 @@ class OpenSocket(Protocol):
 
 
 class OpenSockets:
-    """``per_key``: most sockets of one key."""
+    """Added when they are accepted; how many there may be is the limiter's business."""
 
-    def __init__(self, per_key: int) -> None:
-        self._per_key = per_key
+    def __init__(self) -> None:
         self._sockets: set[OpenSocket] = set()
-        self._count: Counter[tuple[str, str]] = Counter()
 
     def __len__(self) -> int:
         return len(self._sockets)
@@ -48,32 +44,18 @@ class OpenSockets:
     def __iter__(self) -> Iterator[OpenSocket]:
         return iter(list(self._sockets))
 
-    def admit(self, identity: Identity) -> None:
-        """Raises ``BanyanError`` (429, ``websocket_connection_limit_reached``) when its key has enough."""
-        if self._count[_key(identity)] >= self._per_key:
-            raise BanyanError(
-                f"this key has {self._per_key} sockets open, the most it may have",
-                code="websocket_connection_limit_reached",
-                status=429,
-                retry_after_s=10.0,
-            )
-
     def add(self, socket: OpenSocket) -> None:
         """It was accepted."""
         self._sockets.add(socket)
-        self._count[_key(socket.identity)] += 1
 
     def remove(self, socket: OpenSocket) -> None:
         """It is gone."""
         self._sockets.discard(socket)
-        key = _key(socket.identity)
-        self._count[key] -= 1
-        if not self._count[key]:
-            del self._count[key]
 
     def close_all(self, code: int, reason: str) -> None:
         """Close every socket."""
-        _close(list(self._sockets), code, reason)
+        for socket in list(self._sockets):
+            socket.close(code, reason)
 
     async def tick(self, now: Callable[[], float]) -> None:
         """Let time pass for each; others have their turn in between."""
@@ -87,12 +69,3 @@ class OpenSockets:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             await self.tick(now)
-
-
-def _key(identity: Identity) -> tuple[str, str]:
-    return identity.tenant, identity.key_id
-
-
-def _close(sockets: Iterable[OpenSocket], code: int, reason: str) -> None:
-    for socket in sockets:
-        socket.close(code, reason)

@@ -23,6 +23,7 @@ from backend.tenants.database import Database
 from backend.tenants.directory import Directory
 from backend.tenants.errors import DatabaseError
 from backend.tenants.limiter import Limiter, period_begin
+from backend.tenants.limits import TenantLimits
 from backend.tenants.prompt_store import PromptStore
 from backend.tenants.tenant_store import TenantStore
 from backend.tenants.usage_store import UsageRecord, UsageStore
@@ -45,14 +46,16 @@ class Tenancy(Collector):
         bundled: PromptRegistry | None = None,
         *,
         local: bool = True,
+        local_limits: TenantLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """``local``: as in ``Directory``. ``bundled``: prompts of the local tenant. Raises ``DatabaseError``."""
+        """``local``, ``local_limits``: as in ``Directory``. ``bundled``: prompts of the local tenant. Raises
+        ``DatabaseError``."""
         self.database = database
         self.clock = clock
         self.wall = wall
-        self.directory = Directory(database, wall, local=local)
+        self.directory = Directory(database, wall, local=local, local_limits=local_limits)
         self.limiter = Limiter(self.directory.limits)
         self.prompts = TenantPrompts(self.directory, bundled)
         self.tickets = TicketOffice()

@@ -49,10 +49,17 @@ class Directory:
     """``clock``: Unix time in seconds. Reading is lock-free: ``content`` is replaced as a whole."""
 
     def __init__(
-        self, database: Database | None, clock: Callable[[], float] = time.time, *, local: bool = True
+        self,
+        database: Database | None,
+        clock: Callable[[], float] = time.time,
+        *,
+        local: bool = True,
+        local_limits: TenantLimits | None = None,
     ) -> None:
         """Without a database there is the local tenant only. ``local``: whether there is one while none is configured,
-        which only a server that nobody else reaches may have. Raises ``DatabaseError``."""
+        which only a server that nobody else reaches may have; ``local_limits``: its limits, by default those that a
+        tenant has of whom nothing is said. Raises ``DatabaseError``."""
+        self._local_limits = local_limits or TenantLimits()
         self._database = database
         self._local = local
         self._clock = clock
@@ -71,9 +78,9 @@ class Directory:
         return sum(key.is_live(now) for owned in self.content.keys.values() for key in owned)
 
     def limits(self, tenant: str) -> TenantLimits:
-        """Of a tenant; none for the local one."""
+        """Of a tenant, or the local one's."""
         known = self.content.tenants.get(tenant)
-        return known.limits if known is not None else TenantLimits(sockets_per_key=0)
+        return known.limits if known is not None else self._local_limits
 
     def authenticate(self, secret: str | None) -> Identity | None:
         """Whose key this is; None when it opens nothing. Without tenants everybody is the local one."""
