@@ -12,6 +12,7 @@ from kernels.cpu import library
 from kernels.triton import fixed_plan
 from scheduler.plan import Sampling
 from tests.engine.driver import GREEDY, Driver
+from tests.triton.test_attention import SHARING
 
 PAGE = 16
 CONFIG = ModelConfig(
@@ -85,3 +86,26 @@ def test_padded_steps_in_fixed_memory_draw_the_same_tokens(monkeypatch) -> None:
     assert {len(step.batch.tokens) for step in graphs._steps.values()} == {1, 2, 4}
     assert graphs._sizes == [1, 2, 4, 5] and SIZES[:3] == (1, 2, 4)
     assert bool(runner.pool.storage.isfinite().all())
+
+
+def test_a_slot_that_somebody_else_has_now_is_planned_anew(monkeypatch) -> None:
+    """Two that share their first page, then two in the same slots that share nothing and are longer."""
+    monkeypatch.setattr(fixed_plan, "SPARE", 0)
+    monkeypatch.setattr(fixed_plan, "machine_of", lambda pool: SHARING)
+
+    def outputs(runner):
+        driver = Driver(runner)
+        first = driver.sequence(0, list(range(18)))
+        driver.finish([first], 2)
+        second = driver.warm(1, list(range(17)), first)
+        driver.finish([second], 2)
+        driver.finish([first, second], 5)  # the last steps before are of both together
+        others = [driver.sequence(slot, [(7 * i + 3 * slot) % 31 for i in range(24)]) for slot in (0, 1)]
+        driver.finish(others, 4)
+        return [sequence.output for sequence in (first, second, *others)]
+
+    expected = outputs(make_runner())
+    runner = make_runner()
+    runner._passes = DecodeGraphs(runner.model, runner.pool, 5, 3, lambda step: step)
+    assert outputs(runner) == expected
+    assert any(room.slots for room in runner._passes._steps), "nothing was shared"
