@@ -80,5 +80,5 @@ def count_tokens(history: torch.Tensor, slot: torch.Tensor, tokens: torch.Tensor
     -1 is no token. The count of a token is good up to 16,383."""
     count = reference_count_tokens
     if on_gpu(history):
-        from kernels.triton.sample import count_tokens as count
+        from kernels.triton.penalties import count_tokens as count
     count(history, slot, tokens)

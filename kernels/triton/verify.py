@@ -10,7 +10,8 @@ import triton.language as tl
 
 from kernels.reference.verify import Verified
 from kernels.triton.noise import SALT_ACCEPT, SALT_RESIDUAL, exponential, mix64, random_bits, stream_key, weight
-from kernels.triton.sample import NOT_A_TOKEN, best_of, draw, inverse_temperature, magnitude, scaled_logits
+from kernels.triton.sample import draw
+from kernels.triton.sample_bracket import NOT_A_TOKEN, best_of, inverse_temperature, magnitude, scaled_logits
 
 BLOCK = 4096
 WARPS = 8

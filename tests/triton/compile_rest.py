@@ -8,7 +8,19 @@ import re
 import sys
 from collections.abc import Callable
 
-from kernels.triton import linear, moe, page_copy, rms_norm, rope, sample, silu_and_mul, verify
+from kernels.triton import (
+    linear,
+    moe,
+    page_copy,
+    penalties,
+    rms_norm,
+    rope,
+    sample,
+    sample_bracket,
+    sample_cut,
+    silu_and_mul,
+    verify,
+)
 from tests.triton.sass import Compiled, inspect
 
 # Warps, and what compiles for a compute capability.
@@ -18,7 +30,7 @@ Variant = tuple[int, Callable[[int], Compiled]]
 SAMPLER = {
     **dict.fromkeys(("Logits", "Temperature", "TopP", "MinP", "Best", "Groups", "Largest", "Probabilities"), "*fp32"),
     **dict.fromkeys(("Repetition", "Presence", "Frequency", "Values", "Out", "RowTemperature", "RowTopP"), "*fp32"),
-    **dict.fromkeys(("Bitmask", "BestToken", "Histogram", "Bracket", "Listed", "Cut"), "*i32"),
+    **dict.fromkeys(("Bitmask", "BestToken", "Histogram", "Bracket", "Listed", "Cut", "Chosen"), "*i32"),
     **dict.fromkeys(("TopK", "Seed", "Position", "Weights", "Token", "Total", "Slot", "Tokens"), "*i64"),
     **dict.fromkeys(("First", "Draft", "Drawn", "Accepted", "RowTopK", "RowSeed", "RowPosition"), "*i64"),
     "RowMinP": "*fp32",
@@ -64,7 +76,8 @@ def kernel(
 def sampler(fn, warps: int = sample.WARPS, **constants: object) -> Variant:
     """A kernel of the sampler with everything switched on, at a vocabulary of 128 Ki."""
     given = {"HAS_MASK": True, "HAS_MIN_P": True, "WITH_TOTALS": False, "CHUNKS": 32, "BLOCK": sample.BLOCK}
-    given |= {"HAS_PENALTIES": True, "GROUPS": 1024, **constants}
+    given |= {"HAS_PENALTIES": True, "GROUPS": 1024, "GROUP": sample.GROUP, "FEW": sample.FEW, "FEW_PIVOTS": 16}
+    given |= {"PIVOTS": 8 if fn is sample_bracket.bracket else 2, **constants}
     chosen = {name: value for name, value in given.items() if name in fn.arg_names}
     return kernel(fn, SAMPLER, chosen, warps, enable_fp_fusion=False)
 
@@ -149,15 +162,15 @@ VARIANTS: dict[str, Variant] = {
     "rope g7 d128 one token": rotation(7, 128, 1),
     "rope g2 d80": rotation(2, 80, 4, norm=False),
     "rope g4 d128 fp8": rotation(4, 128, 4, pool="*fp8e4nv"),
-    "sample adjust": sampler(sample._adjust),
-    "sample bias": sampler(sample._bias, 1, BLOCK=256),
-    "sample count": sampler(sample._count_tokens, 1, BLOCK=256),
-    "sample largest": sampler(sample._largest),
-    "sample measure": sampler(sample._measure),
-    "sample bracket": sampler(sample._bracket),
-    "sample collect": sampler(sample._collect),
-    "sample finish": sampler(sample._finish, BLOCK=sample.REGISTERS),
-    "sample plain measure": plain(sample._measure),
+    "sample adjust": sampler(penalties._adjust),
+    "sample bias": sampler(penalties._bias, 1, BLOCK=256),
+    "sample count": sampler(penalties._count_tokens, 1, BLOCK=256),
+    "sample largest": sampler(sample_bracket.largest_of_chunks),
+    "sample measure": sampler(sample_bracket.measure),
+    "sample bracket": sampler(sample_bracket.bracket),
+    "sample collect": sampler(sample_cut.collect, sample.COLLECT_WARPS),
+    "sample finish": sampler(sample_cut.finish, BLOCK=sample.REGISTERS),
+    "sample plain measure": plain(sample_bracket.measure),
     "verify spread": sampler(verify._spread, 1, REQUESTS=256),
     "verify scan": sampler(verify._scan, 1, WITH_PROBABILITIES=True),
     "verify residual": sampler(verify._residual, verify.WARPS, BLOCK=verify.BLOCK),

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-import triton.language as tl
 
 from kernels.reference import sample as reference
 from kernels.reference.sample import LogitBias, Penalties
+from kernels.triton import penalties
 from kernels.triton import sample as under_test
 
 GREEDY, PLAIN = (0.0, 0, 1.0), (0.8, 0, 1.0)
@@ -15,7 +15,9 @@ GREEDY, PLAIN = (0.0, 0, 1.0), (0.8, 0, 1.0)
 def small_blocks(monkeypatch):
     """Several chunks and groups in a small vocabulary."""
     monkeypatch.setattr(under_test, "BLOCK", 256)
-    monkeypatch.setattr(under_test, "GROUP", tl.constexpr(16))
+    monkeypatch.setattr(penalties, "BLOCK", 256)
+    monkeypatch.setattr(under_test, "GROUP", 16)
+    monkeypatch.setattr(under_test, "FEW", 32)
     monkeypatch.setattr(under_test, "REGISTERS", 128)
     monkeypatch.setattr(under_test, "CAPACITY", 512)
 
@@ -104,7 +106,7 @@ def test_bias_and_penalties(with_bias, with_penalties) -> None:
         tokens = torch.tensor([[3, 299, -1], [-1, -1, -1], [0, 1, 2], [7, -1, 8]])
         options["logit_bias"] = LogitBias(tokens, torch.randn(rows, 3, generator=generator) * 5)
     kept = logits.clone()
-    adjusted = under_test.adjusted(logits, options.get("penalties"), options.get("logit_bias"))
+    adjusted = penalties.adjusted(logits, options.get("penalties"), options.get("logit_bias"))
     expected = reference.adjusted(logits, options.get("penalties"), options.get("logit_bias"), None)
     assert torch.equal(adjusted, expected)
     check(logits, [GREEDY, PLAIN, (1.0, 20, 0.9), (0.5, 0, 0.9)], generator, **options)
@@ -116,10 +118,10 @@ def test_count_tokens() -> None:
     slot, tokens = torch.tensor([2, 0, 2, 2, 1, 2]), torch.tensor([7, 7, 7, 19, -1, 7])
     expected = history.clone()
     reference.count_tokens(expected, slot, tokens)
-    under_test.count_tokens(history, slot, tokens)
+    penalties.count_tokens(history, slot, tokens)
     assert torch.equal(history, expected)
     assert history.sum() == 60 + 2 * 5
-    under_test.count_tokens(history, slot[:0], tokens[:0])
+    penalties.count_tokens(history, slot[:0], tokens[:0])
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import triton.language as tl
 
 from kernels.reference.verify import verify as reference
 from kernels.triton import sample as sample_module
@@ -15,7 +14,8 @@ from tests.kernels.test_verify import requests
 def small_blocks(monkeypatch):
     """Several chunks in a small vocabulary."""
     monkeypatch.setattr(sample_module, "BLOCK", 64)
-    monkeypatch.setattr(sample_module, "GROUP", tl.constexpr(16))
+    monkeypatch.setattr(sample_module, "GROUP", 16)
+    monkeypatch.setattr(sample_module, "FEW", 16)
     monkeypatch.setattr(sample_module, "REGISTERS", 64)
     monkeypatch.setattr(verify_module, "BLOCK", 64)
 
