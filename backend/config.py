@@ -27,7 +27,7 @@ ARMS = ("shared", "paged", "continuous", "static")
 class ServeOptions(msgspec.Struct, frozen=True):
     """What ``banyan serve`` was told. ``model`` empty: the bundled one. ``kv_memory`` in bytes, 0: the engine chooses.
 
-    ``port`` 0: any free one. ``threads``, ``inter_token_ms`` 0: chosen by the engine.
+    ``port`` 0: any free one. ``threads``, ``inter_token_ms``, ``max_step_tokens`` 0: chosen by the engine.
     """
 
     model: str
@@ -236,10 +236,10 @@ SERVE_OPTIONS = (
     Option(
         "max-step-tokens",
         "TOKENS",
-        whole_number(1, 1_000_000),
-        512,
-        "most tokens computed in one step, of prompts and answers together; at least max-running, which the default "
-        "follows where that is more",
+        whole_number(0, 1_000_000),
+        0,
+        "most tokens computed in one step, of prompts and answers together; at least max-running; 0 is 512 on a "
+        "CPU and 8192 on a GPU, or max-running where that is more",
     ),
     Option(
         "inter-token-ms",
@@ -305,8 +305,7 @@ def resolve(
     """
     settled, origins = _settle(SERVE_OPTIONS, command_line, environment, config_file)
     options = ServeOptions(**settled)
-    if not origins["max_step_tokens"].startswith("default"):
-        refuse_small_steps(options, origins["max_step_tokens"])
+    refuse_small_steps(options, origins["max_step_tokens"])
     return options
 
 
@@ -354,7 +353,7 @@ def _settle(
 
 def refuse_small_steps(options: ServeOptions, origin: str) -> None:
     """Raise ``StartError`` when a step is not to hold one token of each running request. ``origin``: who says so."""
-    if options.max_step_tokens < options.max_running:
+    if 0 < options.max_step_tokens < options.max_running:
         raise StartError(
             f"{origin}: {options.max_step_tokens} tokens are fewer than the {options.max_running} requests of "
             "max-running, and each of them may compute a token in every step; make one larger or the other smaller",

@@ -1,6 +1,6 @@
-"""How a step's forward pass is started: operation by operation, or, where every request decodes one token on a GPU, as
-one CUDA graph. A graph replays launches with the arguments they were captured with, so its inputs stay in one place and
-have one of a few sizes; requests are padded to it with rows that write to the scratch page and attend to nothing.
+"""How a step's forward pass is started: operation by operation, or, on a GPU, as one CUDA graph. A graph replays
+launches with the arguments they were captured with, so its inputs stay in one place and have one of a few sizes; rows
+are padded to it with such that write to the scratch page and attend to nothing.
 
 Both take the tokens that the step before drew from where they were drawn, so a step can be started before the host
 knows them. Knows rows and pages; whose they are is the runner's business.
@@ -21,7 +21,14 @@ from backend.models.decoder import Decoder
 from kernels.gpu import on_gpu
 
 SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, *range(96, 1025, 32))
-"""Rows of captured steps."""
+"""Rows of captured steps of which each request has one."""
+CHUNK_SIZES = tuple(eighths << power for power in range(2, 9) for eighths in range(8, 16))
+"""Rows of captured steps with chunks of prompts, up to 3,840: padding is an eighth at most. The products of larger
+steps take longer than their launches."""
+OUTPUT_SIZES = (4, 16, 64, 256, 1024)
+"""Rows of logits of these."""
+MOST_STEPS = 512
+"""So many captured steps are kept; others are launched operation by operation."""
 STALE = 512
 """A plan of attention is made anew when its requests have grown by so many keys: ranges that were equal still are."""
 
@@ -46,7 +53,7 @@ class Passes(Protocol):
 def passes_for(model: Decoder, pool: KVPool, slots: int, pages_per_slot: int) -> Passes:
     """Graphs on a CUDA device with Triton, else operation by operation."""
     if model.device.type == "cuda" and on_gpu(pool.storage):
-        return DecodeGraphs(model, pool, slots, pages_per_slot, cuda_graph)
+        return StepGraphs(model, pool, slots, pages_per_slot, cuda_graphs())
     return Eager(model, pool, slots)
 
 
@@ -68,34 +75,51 @@ class Eager:
         return self._model.forward(batch, self._pool.storage)
 
 
+@dataclass(frozen=True)
+class _Size:
+    """Rows and outputs that a captured step has, and whether each request has one of each."""
+
+    rows: int
+    outputs: int
+    decode: bool
+
+
 @dataclass
 class _Step:
-    """A batch in fixed memory. ``inputs`` [5, size] int64: tokens, slots that drew them (-1: none), positions, places
-    of keys, logit rows. ``planned``: what its plan of attention was made for."""
+    """A batch in fixed memory. ``inputs`` int64: a line each of tokens, slots that drew them (-1: none), positions and
+    places of keys, [4, rows], then [outputs] logit rows. ``planned``: what its plan of attention was made for."""
 
+    size: _Size
     batch: Batch
     inputs: torch.Tensor
+    feed: torch.Tensor
+    runs: int = 0
     replay: Callable[[], Output] | None = None
     planned: tuple[bytes, bytes] = (b"", b"")
 
 
-class DecodeGraphs:
-    """Captured steps by size and by the room that their attention's tables have, each made when it is first needed.
+class StepGraphs:
+    """Captured steps by size and by the room that their attention's tables have. A step runs operation by operation
+    the first time that it is needed, which compiles kernels, and is captured when it comes again.
 
-    Block tables stay on the device, a line for each slot, and only what is new is sent. A plan of attention holds while
-    its requests stay the same and have not grown much: its last ranges are open at their ends.
+    Block tables stay on the device, a line for each slot, and only what is new is sent. A decode step's plan of
+    attention holds while its requests stay the same and have not grown much: its last ranges are open at their ends.
     """
 
     def __init__(self, model: Decoder, pool: KVPool, slots: int, pages_per_slot: int, capture: Capture) -> None:
+        from kernels.triton.fixed_plan import Scratch
+
         self._eager = Eager(model, pool, slots)
         self.last = self._eager.last
         self._model = model
         self._pool = pool
         self._sizes = [size for size in SIZES if size < slots] + [slots]
+        self._output_sizes = [size for size in OUTPUT_SIZES if size < slots] + [slots]
         self._capture = capture
         self._steps: dict[object, _Step] = {}
         self._placed: _Step | None = None
         self._staging = Staging(model.device)
+        self._scratch = Scratch(model.device)
         self._tables = torch.zeros(slots, pages_per_slot, dtype=torch.int32, device=model.device)
         self._starts = torch.zeros(slots, dtype=torch.int32, device=model.device)
         self._held = np.zeros(slots, np.int64)  # pages in each line of the tables
@@ -103,40 +127,62 @@ class DecodeGraphs:
         self._newest: tuple[_Step, tuple[bytes, bytes], np.ndarray] | None = None
 
     def place(self, rows: StepRows) -> Batch:
-        """Into the fixed memory of a captured step, if all requests decode."""
+        """Into the fixed memory of a captured step, if there is one of that size."""
         self._placed = None
-        requests = len(rows.counts)
-        if requests > self._sizes[-1] or int(rows.counts.max()) != 1:
+        size = self._size(rows)
+        if size is None:
             return self._eager.place(rows)
         self._send_pages(rows)
         starts = np.zeros(len(self._held), np.int32)
         starts[rows.owners] = rows.starts
         self._staging.fill(self._starts, starts)
-        step = self._planned(rows)
-        size = step.inputs.shape[1]
-        inputs = np.zeros((5, size), np.int64)
-        inputs[1] = -1
-        inputs[3] = self._pool.scratch * self._pool.page_size
-        given = (rows.tokens, rows.feed, rows.positions, rows.slots, rows.logit_rows)
-        for line, values in zip(inputs, given, strict=True):
+        step = self._planned(rows, size)
+        if step is None:
+            return self._eager.place(rows)
+        inputs = np.zeros(4 * size.rows + size.outputs, np.int64)
+        lines = inputs[: 4 * size.rows].reshape(4, size.rows)
+        lines[1] = -1
+        lines[3] = self._pool.scratch * self._pool.page_size
+        for line, values in zip(lines, (rows.tokens, rows.feed, rows.positions, rows.slots), strict=True):
             line[: len(values)] = values
+        inputs[4 * size.rows :][: len(rows.logit_rows)] = rows.logit_rows
         self._staging.fill(step.inputs, inputs)
         self._placed = step
         return step.batch
 
     def forward(self, batch: Batch) -> Output:
-        """Replays the step that ``place`` filled; captures it the first time."""
+        """Runs or replays the step that ``place`` filled."""
         step = self._placed
         if step is None or step.batch is not batch:
             return self._eager.forward(batch)
+        logits = self._scratch.take("logits", step.size.outputs, self._model.config.vocab_size)[: step.size.outputs]
+
+        def whole() -> Output:
+            tokens = fed(batch.tokens, step.feed, self.last)
+            return self._model.forward(replace(batch, tokens=tokens), self._pool.storage, logits)
+
+        step.runs += 1
+        if step.runs == 1:
+            return whole()
         if step.replay is None:
-
-            def whole() -> Output:
-                tokens = fed(batch.tokens, step.inputs[1], self.last)
-                return self._model.forward(replace(batch, tokens=tokens), self._pool.storage)
-
             step.replay = self._capture(whole)
         return step.replay()
+
+    def _size(self, rows: StepRows) -> _Size | None:
+        """The smallest that holds the rows."""
+        requests, outputs, count = len(rows.counts), len(rows.logit_rows), len(rows.tokens)
+        if requests > self._sizes[-1] or outputs > self._output_sizes[-1]:
+            return None
+        if count == requests and outputs <= count:
+            size = next(size for size in self._sizes if size >= requests)
+            return _Size(size, size, True)
+        if count > CHUNK_SIZES[-1]:
+            return None
+        return _Size(
+            next(size for size in CHUNK_SIZES if size >= count),
+            next(size for size in self._output_sizes if size >= outputs),
+            False,
+        )
 
     def _send_pages(self, rows: StepRows) -> None:
         """What the device's tables lack of these requests' pages."""
@@ -155,59 +201,61 @@ class DecodeGraphs:
         self._held[owners[behind]] = need[behind]
         self._versions[owners[behind]] = rows.versions[behind]
 
-    def _planned(self, rows: StepRows) -> _Step:
-        """The step whose plan of attention is for these rows."""
+    def _planned(self, rows: StepRows, size: _Size) -> _Step | None:
+        """The step whose plan of attention is for these rows; None: there is one too many."""
         key = (rows.owners.tobytes(), rows.versions.tobytes())
-        if self._newest is not None:
+        if size.decode and self._newest is not None:
             step, planned, starts = self._newest
             grown = rows.starts - starts if planned == key == step.planned else np.array([STALE])
             if int(grown.min()) >= 0 and int(grown.max()) < STALE:
                 return step
         from kernels.triton.attention import AttentionPlan
-        from kernels.triton.fixed_plan import decode_items, room_for
+        from kernels.triton.fixed_plan import chunk_room, decode_room, step_items
 
-        requests = len(rows.counts)
-        size = next(size for size in self._sizes if size >= requests)
-        work = decode_items(rows.starts, rows.tables, self._pool.storage, self._pool.heads)
-        room = room_for(work, size, self._tables.shape[1])
-        if room not in self._steps:
-            self._steps[room] = self._make(size, room)
-        step = self._steps[room]
+        work = step_items(rows.counts, rows.starts, rows.tables, self._pool.storage, self._pool.heads)
+        width = self._tables.shape[1]
+        room = decode_room(work, size.rows, width) if size.decode else chunk_room(work, width)
+        if (size, room) not in self._steps:
+            if len(self._steps) >= MOST_STEPS:
+                return None
+            self._steps[size, room] = self._make(size, room)
+        step = self._steps[size, room]
         for items in (work.wide, work.narrow):
             items[:, 2] = rows.owners[items[:, 2]]  # whose line of the tables is read
         plan = step.batch.attention
         assert isinstance(plan, AttentionPlan)
         self._staging.fill(plan.buffer, plan.packed(work))
-        step.planned = key
-        self._newest = (step, key, rows.starts)
+        step.planned = key if size.decode else (b"", b"")
+        self._newest = (step, key, rows.starts) if size.decode else None
         return step
 
-    def _make(self, size: int, room: object) -> _Step:
+    def _make(self, size: _Size, room: object) -> _Step:
         from kernels.triton.attention import Capacity
         from kernels.triton.fixed_plan import plan_with_room
 
         assert isinstance(room, Capacity)
-        inputs = torch.zeros(5, size, dtype=torch.int64, device=self._model.device)
-        plan = plan_with_room(self._pool.storage, self._pool.heads, room, self._starts, self._tables)
-        tokens, _, positions, slots, logit_rows = inputs
-        return _Step(Batch(tokens, positions, slots, plan, logit_rows), inputs)
+        inputs = torch.zeros(4 * size.rows + size.outputs, dtype=torch.int64, device=self._model.device)
+        heads, pool = self._pool.heads, self._pool.storage
+        plan = plan_with_room(pool, heads, size.rows, room, self._starts, self._tables, self._scratch)
+        tokens, feed, positions, slots = inputs[: 4 * size.rows].view(4, size.rows)
+        return _Step(size, Batch(tokens, positions, slots, plan, inputs[4 * size.rows :]), inputs, feed)
 
 
-def cuda_graph(step: Callable[[], Output]) -> Callable[[], Output]:
-    """Capture ``step``. It runs once before that, which compiles kernels and lets libraries allocate; a step that runs
-    twice writes the same keys and values twice."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    # Other threads (the scheduler's) may go on meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        output = step()
+def cuda_graphs() -> Capture:
+    """Captures steps that share the memory of what they compute between their first and last operation: they run one
+    after another, and each result is read before the next step begins."""
+    memory = torch.cuda.graph_pool_handle()
 
-    def replay() -> Output:
-        graph.replay()
-        return output
+    def capture(step: Callable[[], Output]) -> Callable[[], Output]:
+        graph = torch.cuda.CUDAGraph()
+        # Other threads (the scheduler's) may go on meanwhile.
+        with torch.cuda.graph(graph, pool=memory, capture_error_mode="thread_local"):
+            output = step()
 
-    return replay
+        def replay() -> Output:
+            graph.replay()
+            return output
+
+        return replay
+
+    return capture

@@ -8,8 +8,8 @@ class EngineOptions(msgspec.Struct, frozen=True):
 
     ``dtype``: ``auto``, ``float32``, ``bfloat16`` or ``float16``. ``weights``: ``auto`` (as ``dtype``) or ``int8``.
     ``page_size``: tokens of a page, 0 to choose. ``threads``: for the forward pass, 0 to choose. ``max_step_tokens``:
-    most tokens computed in one step (decodes and prefill chunks together). ``inter_token_ms``: aim for the time between
-    two tokens of a stream, 0 to choose. ``overlap``: plan the next step while one runs. ``arm``: see
+    most tokens computed in one step (decodes and prefill chunks together), 0 to choose. ``inter_token_ms``: aim for the
+    time between two tokens of a stream, 0 to choose. ``overlap``: plan the next step while one runs. ``arm``: see
     ``scheduler.arms``.
     """
 
@@ -20,7 +20,7 @@ class EngineOptions(msgspec.Struct, frozen=True):
     page_size: int = 0
     max_running: int = 64
     max_waiting: int = 1024
-    max_step_tokens: int = 512
+    max_step_tokens: int = 0
     max_context: int = 0
     threads: int = 0
     inter_token_ms: float = 0.0

@@ -82,8 +82,11 @@ class Decoder:
         self._output: LinearWeight | None = None
         self._layers: Layers | None = None
 
-    def forward(self, batch: Batch, pool: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [len(logit_rows), vocab] float32, and for each row whether its final state is finite, [rows] bool.
+    def forward(
+        self, batch: Batch, pool: torch.Tensor, out: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [len(logit_rows), vocab] float32, in ``out`` where that is given, and for each row whether its final
+        state is finite, [rows] bool.
 
         ``pool`` [pages, layers, 2, kv_heads, page_size, head_dim] in the run dtype, contiguous; gets the rows' keys and
         values.
@@ -97,7 +100,8 @@ class Decoder:
         else:
             x = self._run_blocks(residual, batch, pool, angles)
         finite = x.sum(-1, dtype=torch.float32).isfinite()
-        return linear(x[batch.logit_rows], self._output).float(), finite
+        logits = linear(x[batch.logit_rows], self._output)
+        return (logits.float() if out is None else out.copy_(logits)), finite
 
     def _run_blocks(
         self, residual: torch.Tensor, batch: Batch, pool: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from backend.engine.graphs import DecodeGraphs, Eager, cuda_graph
+from backend.engine.graphs import Eager, StepGraphs, cuda_graphs
 from backend.engine.kv_pool import KVPool
 from backend.engine.rows import StepRows
 from backend.models.decoder import Decoder
@@ -302,16 +302,18 @@ def model(bench: Bench) -> None:
         bench.table.at_most(
             "T22", f"{name} shape, pages against torch's", apart(pool.storage, other.storage), 2e-2, detail=True
         )
-    for point in (Point("", [1] * 5, [100, 64, 63, 900, 7]), Point("", [1] * 21, [2048 + i for i in range(21)], 2048)):
+    decodes = Point("", [1] * 5, [100, 64, 63, 900, 7]), Point("", [1] * 21, [2048 + i for i in range(21)], 2048)
+    chunks = Point("", [700, *[1] * 9, 40], [1000, *[64 * i + 30 for i in range(9)], 0])
+    for point in (*decodes, chunks):
         small = point.small(bench)
         pool = _pool(made, small, bench)
         rows = rows_of(small, config.vocab_size)
         plain = Eager(made, pool, 64)
         expected = plain.forward(plain.place(rows))[0].clone()
-        capture = (lambda step: step) if bench.gpu.dry else cuda_graph
-        graphs = DecodeGraphs(made, pool, 64, rows.tables.shape[1] + 3, capture)
+        capture = (lambda step: step) if bench.gpu.dry else cuda_graphs()
+        graphs = StepGraphs(made, pool, 64, rows.tables.shape[1] + 3, capture)
         n = len(rows.emitting)
-        for _ in range(2):
+        for _ in range(3):  # operation by operation, captured, repeated
             batch = graphs.place(rows)
             logits = graphs.forward(batch)[0]
             bench.table.at_most(

@@ -1,101 +1,158 @@
-"""The engine itself: scheduler, cache, runner and draw around the forward pass, against the pass alone."""
+"""The engine itself: scheduler, cache, runner and draw around the forward pass, against the pass alone; and its answers
+against those of a CPU."""
 
-import time
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
 import torch
 
+from backend.models.config import ModelConfig
+from backend.models.decoder import Decoder
 from benchmarks.gpu.device import Took
-from benchmarks.gpu.models import PAGE, config_of, make_batch, make_model, make_pool, pages_of
+from benchmarks.gpu.models import PAGE, Point, config_of, make_batch, make_model, make_pool, pages_of
 from benchmarks.gpu.stage import Bench
 from benchmarks.gpu.steps import even, forward
 
-CASES = (("0.6B", 1), ("1B", 1), ("1B", 64), ("8B", 64))
+DECODE = (("0.6B", 1), ("1B", 1), ("1B", 64), ("8B", 64))
 PROMPT = 512
 SHARED = 384
+PREFILL = (("1B", 16, 2048), ("8B", 16, 2048))
 LEAST = 0.8
+ANSWERS = 24
 
 
+def needs_msgspec(stage: Callable[[Bench], None]) -> Callable[[Bench], None]:
+    """The scheduler's only dependency that a machine with torch may lack."""
+
+    def run(bench: Bench) -> None:
+        if find_spec("msgspec") is None:
+            print("  engine: left out, msgspec is not installed", flush=True)
+            return
+        stage(bench)
+
+    return run
+
+
+@needs_msgspec
 def throughput(bench: Bench) -> None:
-    """Requests that decode together, each with a prompt of which most is common to all; what a step takes when all of
-    them decode, beside the pass alone in its graph."""
-    if find_spec("msgspec") is None:
-        print("  engine: left out, msgspec is not installed", flush=True)
-        return
-    for name, requests in CASES[:: bench.pick(1, 2)]:
-        requests = bench.pick(requests, 2)
+    """Requests that decode together, each with a prompt of which most is common to all: what a step takes beside the
+    pass alone in its graph. Then prompts that share nothing, at once."""
+    for name in dict.fromkeys(name for name, _ in DECODE):
         config = config_of(name, bench)
         model, _ = make_model(config, bench)
-        new = bench.pick(128, 3)
-        prompt, shared = bench.pick(PROMPT, 20), bench.pick(SHARED, 16)
-        took = decode_step(bench, model, requests, prompt, shared, new)
-        point = even(requests, prompt + new // 2, shared if requests > 1 else 0).small(bench)
-        pool = make_pool(config, pages_of([point]), bench)
-        alone = bench.gpu.timed_eagerly(bench.gpu.capture(forward(model, make_batch(point, config, pool, bench), pool)))
-        rate = requests / took.us * 1e6
-        share = alone.us / took.us
-        bench.table.ratio("", f"engine {name} B={requests}, {rate:.0f} tok/s", took, "its pass alone", alone, LEAST)
-        print(f"  engine {name} B={requests}: {took.us:.0f} us a step, the pass alone {share:.0%}", flush=True)
-        del model, pool
+        for wanted, requests in DECODE:
+            if wanted == name and (requests == 1 or not bench.gpu.dry):
+                _decode(bench, name, model, config, requests)
+        for wanted, requests, prompt in PREFILL:
+            if wanted == name:
+                _prefill(bench, name, model, config, bench.pick(requests, 2), bench.pick(prompt, 20))
+        del model
         bench.gpu.release()
 
 
-def decode_step(bench: Bench, model: object, requests: int, prompt: int, shared: int, new: int) -> Took:
+def _decode(bench: Bench, name: str, model: Decoder, config: ModelConfig, requests: int) -> None:
+    new = bench.pick(128, 3)
+    prompt, shared = bench.pick(PROMPT, 20), bench.pick(SHARED, 16)
+    took = _decode_step(bench, model, requests, prompt, shared, new)
+    point = even(requests, prompt + new // 2, shared if requests > 1 else 0).small(bench)
+    pool = make_pool(config, pages_of([point]), bench)
+    alone = bench.gpu.timed_eagerly(bench.gpu.capture(forward(model, make_batch(point, config, pool, bench), pool)))
+    rate = requests / took.us * 1e6
+    bench.table.ratio("", f"engine {name} B={requests}, {rate:.0f} tok/s", took, "its pass alone", alone, LEAST)
+    print(
+        f"  engine {name} B={requests}: {took.us:.0f} us a step, pass alone {alone.us / took.us:.0%}",
+        flush=True,
+    )
+    del pool
+    bench.gpu.release()
+
+
+def _decode_step(bench: Bench, model: Decoder, requests: int, prompt: int, shared: int, new: int) -> Took:
     """Time between steps while all requests decode: the second time that they come, when nothing is compiled any more
     and their prompts are cached."""
-    from backend.engine.overlap import Overlapped, Queued
-    from backend.engine.runner import Runner
-    from backend.models.decoder import Decoder
-    from scheduler.arms import ARMS
-    from scheduler.loop import StepLoop
+    from benchmarks.gpu.serving import Serving
     from scheduler.plan import Sampling
-    from scheduler.request import NewRequest
-    from scheduler.scheduler import Scheduler
-    from scheduler.settings import Settings
 
-    assert isinstance(model, Decoder)
     page = bench.pick(PAGE, 16)
     pages = requests * (-(-(prompt + new) // page) + 1) * 2
-    settings = Settings(page, pages, requests, bench.pick(8192, 64), max_context=prompt + new, inter_token_s=0.0)
-    scheduler = Scheduler(settings, ARMS["shared"].cache(pages, page, secret=b"benchmark"))
-    runner = Runner(model, pages, page, requests, prompt + new)
-    executor = (Overlapped if bench.gpu.dry else Queued)(runner, time.monotonic)
-    steps = StepLoop(scheduler, executor, time.monotonic)
+    serving = Serving(model, pages, page, requests, prompt + new, bench.pick(8192, 64))
     chance = np.random.default_rng(0)
     common = chance.integers(0, model.config.vocab_size, shared)
     prompts = [
         np.concatenate([common, chance.integers(0, model.config.vocab_size, prompt - shared)]) for _ in range(requests)
     ]
-    times: list[float] = []
-    for turn in range(2):
-        for index, ids in enumerate(prompts):
-            scheduler.submit(
-                NewRequest(
-                    request=turn * requests + index,
-                    prompt=ids.astype("<u4").tobytes(),
-                    max_tokens=new,
-                    sampling=Sampling(temperature=0.8, seed=index),
-                    stop_tokens=frozenset(),
-                    tenant="local",
-                    namespace="",
-                    system_tokens=0,
-                    history_tokens=0,
-                    queue_seconds=0.0,
-                    seconds=0.0,
-                ),
-                time.monotonic(),
-            )
-        ended: list[float] = []
-        while scheduler.has_work or steps.in_flight:
-            outcome = steps.step()
-            if outcome is None:
-                continue
-            broken = [progress.message for progress in outcome.progress if progress.finish == "error"]
-            if broken:
-                raise RuntimeError(broken[0])
-            if len(outcome.progress) == requests:
-                ended.append(time.perf_counter())
-        times = np.diff(ended).tolist()
-    torch.cuda.empty_cache()
+    samplings = [Sampling(temperature=0.8, seed=index) for index in range(requests)]
+    for _ in range(2):
+        outcome = serving.run(prompts, new, samplings)
+    times = np.diff([seconds for seconds, count in outcome.ended if count == requests]).tolist()
     return Took.of([1e6 * seconds for seconds in times[2:] or times])
+
+
+def _prefill(bench: Bench, name: str, model: Decoder, config: ModelConfig, requests: int, prompt: int) -> None:
+    """From handing in prompts that share nothing to the last one's first token, while those before decode; against the
+    passes alone, chunk after chunk. The third time: the first compiles, the second captures."""
+    from benchmarks.gpu.serving import Serving
+    from scheduler.plan import Sampling
+
+    page, new, budget = bench.pick(PAGE, 16), 16, bench.pick(2048, 64)
+    pages = requests * (-(-(prompt + new) // page) + 1) * 2
+    serving = Serving(model, pages, page, requests, prompt + new, budget)
+    chance = np.random.default_rng(1)
+    for _ in range(3):
+        prompts = [chance.integers(0, config.vocab_size, prompt) for _ in range(requests)]
+        outcome = serving.run(prompts, new, [Sampling(temperature=0.0)] * requests)
+    seconds = outcome.first_tokens_s
+    del serving
+    bench.gpu.release()
+    point = Point("", [budget], [0]).small(bench) if bench.gpu.dry else Point("", [budget], [0])
+    pool = make_pool(config, pages_of([point]), bench)
+    alone = bench.gpu.timed_eagerly(forward(model, make_batch(point, config, pool, bench), pool), repeats=5)
+    passes = alone.us * requests * prompt / sum(point.counts)
+    tokens = requests * prompt
+    case = f"engine {name} {requests} prompts of {prompt}, {tokens / seconds / 1e3:.1f}k tok/s"
+    bench.table.ratio("", case, Took(1e6 * seconds, 0.0), "its passes alone", Took(passes, 0.0), LEAST)
+    print(f"  {case}, passes alone {passes / seconds / 1e6:.0%}", flush=True)
+    del pool
+    bench.gpu.release()
+
+
+@needs_msgspec
+def answers(bench: Bench) -> None:
+    """In float32 the engine gives the same tokens on this device as on the CPU: a random model, requests over a common
+    prefix, greedy and drawn; chunks and decodes in one step, twice, so that steps run in graphs too."""
+    from benchmarks.gpu.serving import Serving
+    from scheduler.plan import Sampling
+
+    config = config_of("0.6B", bench, layers=bench.pick(4, 1))
+    requests, new, prompt, shared = (bench.pick(*pair) for pair in ((ANSWERS, 3), (24, 4), (200, 24), (130, 18)))
+    here = Decoder(config, torch.float32, torch.device("cpu"))
+    there = Decoder(config, torch.float32, bench.device)
+    generator = torch.Generator().manual_seed(3)
+    for mine, theirs in zip(here.parameters(), there.parameters(), strict=True):
+        values = torch.randn(mine.target.shape, generator=generator) * 0.05
+        mine.target.copy_(values)
+        theirs.target.copy_(values)
+    here.prepare()
+    there.prepare()
+    chance = np.random.default_rng(2)
+    common = chance.integers(0, config.vocab_size, shared)
+    prompts = [
+        np.concatenate([common, chance.integers(0, config.vocab_size, prompt - shared - index)])
+        for index in range(requests)
+    ]
+    for name, sampling in {
+        "greedy": {"temperature": 0.0},
+        "drawn": {"temperature": 0.9},
+        "top_k and top_p": {"temperature": 1.1, "top_k": 40, "top_p": 0.9},
+    }.items():
+        samplings = [Sampling(seed=index, **sampling) for index in range(requests)]
+        found = []
+        for model in (here, there):
+            page = PAGE if model.device.type == "cuda" else 16
+            serving = Serving(model, 4 * requests * (-(-(prompt + new) // page) + 1), page, requests, prompt + new, 96)
+            for _ in range(2):
+                outcome = serving.run(prompts, new, samplings)
+            found.append(outcome.tokens)
+        equal = sum(mine == theirs for mine, theirs in zip(*found, strict=True))
+        bench.table.true("T22", f"engine, float32, {name}: {equal} of {requests} texts as on the CPU", equal == requests)

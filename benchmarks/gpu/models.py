@@ -14,7 +14,7 @@ from benchmarks.gpu.cases import Case, block_tables
 from benchmarks.gpu.stage import Bench
 from kernels.prefix_runs import prefix_runs
 from kernels.triton.attention import make_plan
-from kernels.triton.fixed_plan import decode_items, plan_with_room, room_for
+from kernels.triton.fixed_plan import Scratch, decode_room, plan_with_room, step_items
 
 SIZES = {
     # vocabulary, hidden, intermediate, layers, heads, head_dim, tied, norm of queries and keys; all with 8 KV heads
@@ -121,9 +121,10 @@ def make_batch(
     slots = tables[request, positions // PAGE].astype(np.int64) * PAGE + positions % PAGE
     runs = prefix_runs(starts, tables, PAGE) if share else []
     if room:
-        work = decode_items(starts, tables, pool, config.heads)
+        work = step_items(counts, starts, tables, pool, config.heads)
         lines = [torch.from_numpy(values.astype(np.int32)).to(bench.device) for values in (starts, tables)]
-        plan = plan_with_room(pool, config.heads, room_for(work, len(counts), tables.shape[1]), *lines)
+        capacity = decode_room(work, rows, tables.shape[1])
+        plan = plan_with_room(pool, config.heads, rows, capacity, *lines, Scratch(bench.device))
         plan.buffer.copy_(torch.from_numpy(plan.packed(work)))
     else:
         plan = make_plan(counts, starts, tables, pool, config.heads, runs)

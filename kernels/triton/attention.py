@@ -162,6 +162,11 @@ class AttentionPlan:
 
     _output: torch.Tensor | None = None
 
+    def into(self, output: torch.Tensor) -> "AttentionPlan":
+        """Results go into ``output`` [tokens, heads, head_dim], finite everywhere, as long as that is large enough."""
+        self._output = output
+        return self
+
     def output(self, tokens: int, dtype: torch.dtype) -> torch.Tensor:
         """[tokens, heads, head_dim] that belongs to the plan: made once, since filling it costs a launch."""
         heads = self.heads.group * self.heads.kv_heads
@@ -236,6 +241,7 @@ def make_plan(
     tree_masks: torch.Tensor | None = None,
     capacity: Capacity | None = None,
     machine: Machine | None = None,
+    partials: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> AttentionPlan:
     """Describe one step's attention and allocate what it needs. One copy to the device.
 
@@ -245,6 +251,7 @@ def make_plan(
     tree_masks                          see ``AttentionPlan``; None: every token sees all keys up to its own
     capacity                            sizes of the buffers; None: just enough for this step
     machine                             what the cost model assumes; None: the pool's device
+    partials                            memory for partial results and their log-sum-exps; None: allocated
     """
     if heads % pool.shape[3]:
         raise ValueError(f"{heads} heads over {pool.shape[3]} KV heads")
@@ -255,13 +262,17 @@ def make_plan(
     capacity = capacity or Capacity.of(work, *block_tables.shape)
     parts = capacity.parts()
     buffer = torch.empty(sum(parts.values()), dtype=torch.int32, device=pool.device)
+    if partials is None:
+        slots = max(1, capacity.slots)
+        partial = torch.empty(slots, heads, pool.shape[5], dtype=torch.float32, device=pool.device)
+        partials = partial, partial.new_empty(slots, heads)
     plan = AttentionPlan(
         heads=shape,
         capacity=capacity,
         buffer=buffer,
         tables=dict(zip(parts, torch.split(buffer, list(parts.values())), strict=True)),
-        partial=torch.empty(max(1, capacity.slots), heads, pool.shape[5], dtype=torch.float32, device=pool.device),
-        partial_lse=torch.empty(max(1, capacity.slots), heads, dtype=torch.float32, device=pool.device),
+        partial=partials[0],
+        partial_lse=partials[1],
         tree_masks=None if tree_masks is None else torch.empty_like(tree_masks, device=pool.device),
     )
     if len(counts) or capacity.requests:

@@ -44,7 +44,7 @@ def test_defaults() -> None:
     options = resolve({}, {"XDG_DATA_HOME": "/data"})
     assert (options.model, options.host, options.port, options.dtype) == ("", "127.0.0.1", 8000, "auto")
     assert (options.kv_memory, options.page_size, options.max_running, options.threads) == (0, 0, 64, 0)
-    assert (options.max_waiting, options.max_step_tokens, options.inter_token_ms) == (1024, 512, 0)
+    assert (options.max_waiting, options.max_step_tokens, options.inter_token_ms) == (1024, 0, 0)
     assert (options.overlap, options.arm) == (True, "shared")
 
 
@@ -133,7 +133,7 @@ def test_a_switch_in_the_file_may_be_a_boolean(tmp_path: Path) -> None:
 
 
 def test_a_step_holds_a_token_of_each_running_request() -> None:
-    assert resolve({"max_running": "1024"}, {}).max_step_tokens == 512  # nobody asked for so few: the engine takes more
+    assert resolve({"max_running": "1024"}, {}).max_step_tokens == 0  # chosen by the engine, never below max-running
     assert resolve({"max_running": "8", "max_step_tokens": "8"}, {}).max_step_tokens == 8
     with pytest.raises(StartError, match=r"^BANYAN_MAX_STEP_TOKENS: 7 tokens .* 8 requests") as caught:
         resolve({"max_running": "8"}, {"BANYAN_MAX_STEP_TOKENS": "7"})

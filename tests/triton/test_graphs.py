@@ -4,7 +4,8 @@ interpreter, products in torch."""
 import pytest
 import torch
 
-from backend.engine.graphs import SIZES, DecodeGraphs, Eager
+from backend.engine import graphs
+from backend.engine.graphs import SIZES, Eager, StepGraphs
 from backend.engine.runner import Runner
 from backend.models.config import ModelConfig, RopeConfig
 from backend.models.decoder import Decoder
@@ -64,6 +65,7 @@ def generate(runner):
 
 def test_padded_steps_in_fixed_memory_draw_the_same_tokens(monkeypatch) -> None:
     monkeypatch.setattr(fixed_plan, "SPARE", 0)
+    monkeypatch.setattr(graphs, "CHUNK_SIZES", (4, 8, 12, 16, 20))
     plain = make_runner()
     assert isinstance(plain._passes, Eager)
     expected = generate(plain)
@@ -79,12 +81,15 @@ def test_padded_steps_in_fixed_memory_draw_the_same_tokens(monkeypatch) -> None:
         return replay
 
     runner = make_runner()
-    graphs = DecodeGraphs(runner.model, runner.pool, 5, 3, capture)
-    runner._passes = graphs
+    passes = StepGraphs(runner.model, runner.pool, 5, 3, capture)
+    runner._passes = passes
     assert generate(runner) == expected
+    assert generate(runner) == expected, "chunks are captured when they come again"
     assert len(replayed) > len(captured) >= 3
-    assert {len(step.batch.tokens) for step in graphs._steps.values()} == {1, 2, 4}
-    assert graphs._sizes == [1, 2, 4, 5] and SIZES[:3] == (1, 2, 4)
+    assert {step.size.rows for step in passes._steps.values() if step.size.decode} == {1, 2, 4}
+    assert {step.size.rows for step in passes._steps.values() if not step.size.decode} == {4, 8, 20}
+    assert all(step.replay for step in passes._steps.values() if step.runs > 1)
+    assert passes._sizes == [1, 2, 4, 5] and SIZES[:3] == (1, 2, 4)
     assert bool(runner.pool.storage.isfinite().all())
 
 
@@ -106,6 +111,6 @@ def test_a_slot_that_somebody_else_has_now_is_planned_anew(monkeypatch) -> None:
 
     expected = outputs(make_runner())
     runner = make_runner()
-    runner._passes = DecodeGraphs(runner.model, runner.pool, 5, 3, lambda step: step)
+    runner._passes = StepGraphs(runner.model, runner.pool, 5, 3, lambda step: step)
     assert outputs(runner) == expected
-    assert any(room.slots for room in runner._passes._steps), "nothing was shared"
+    assert any(room.slots for _, room in runner._passes._steps), "nothing was shared"
