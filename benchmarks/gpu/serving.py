@@ -39,7 +39,9 @@ class Outcome:
 class Serving:
     """An engine with a pool of ``pages`` for ``requests`` at once."""
 
-    def __init__(self, model: Decoder, pages: int, page: int, requests: int, max_context: int, step_tokens: int) -> None:
+    def __init__(
+        self, model: Decoder, pages: int, page: int, requests: int, max_context: int, step_tokens: int
+    ) -> None:
         settings = Settings(page, pages, requests, step_tokens, max_context=max_context, inter_token_s=0.0)
         self._scheduler = Scheduler(settings, ARMS["shared"].cache(pages, page, secret=b"benchmark"))
         runner = Runner(model, pages, page, requests, max_context)

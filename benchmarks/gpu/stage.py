@@ -60,6 +60,7 @@ STAGES = (
     Stage("check-attention", "correctness:attention", 50, ("T22",)),
     Stage("check-rest", "correctness:rest", 40, ("T22",)),
     Stage("check-model", "correctness:model", 25, ("T22",)),
+    Stage("check-engine", "engine:answers", 40, ("T22",)),
     Stage("decode", "attention:decode", 45, ("T1", "T2", "T3", "T4", "T18")),
     Stage("shared", "attention:shared", 40, ("T7", "T8", "T9", "T10")),
     Stage("prefill", "attention:prefill", 40, ("T5", "T6", "T11")),
@@ -70,7 +71,7 @@ STAGES = (
     Stage("plan", "plans:host", 10, ("T21",)),
     Stage("steps", "steps:decode", 80, ("T12", "T13", "T14")),
     Stage("prefill-steps", "steps:prefill", 40, ("T15",)),
-    Stage("engine", "engine:throughput", 40),
+    Stage("engine", "engine:throughput", 75),
     Stage("peers", "peers:engines", 100),
 )
 NAMES = tuple(stage.name for stage in STAGES)
