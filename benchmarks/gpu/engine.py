@@ -108,7 +108,8 @@ def _prefill(bench: Bench, name: str, model: Decoder, config: ModelConfig, reque
     bench.gpu.release()
     point = Point("", [budget], [0]).small(bench) if bench.gpu.dry else Point("", [budget], [0])
     pool = make_pool(config, pages_of([point]), bench)
-    alone = bench.gpu.timed_eagerly(forward(model, make_batch(point, config, pool, bench), pool), repeats=5)
+    step = forward(model, make_batch(point, config, pool, bench), pool)
+    alone = bench.gpu.timed_eagerly(bench.gpu.capture(step), repeats=5)
     passes = alone.us * requests * prompt / sum(point.counts)
     tokens = requests * prompt
     case = f"engine {name} {requests} prompts of {prompt}, {tokens / seconds / 1e3:.1f}k tok/s"

@@ -19,21 +19,12 @@ from scheduler.settings import Settings
 
 @dataclass
 class Outcome:
-    """Of requests that came at once: tokens of each, and when each step with output ended, in seconds from the start,
-    with the number of requests that got a token."""
+    """Of requests that came at once: tokens of each; when each step with output ended, in seconds from the start, with
+    the number of requests that got a token; and when the last request had its first one."""
 
     tokens: list[list[int]]
     ended: list[tuple[float, int]] = field(default_factory=list)
-
-    @property
-    def first_tokens_s(self) -> float:
-        """When the last request had its first token."""
-        waiting = len(self.tokens)
-        for seconds, count in self.ended:
-            waiting -= count
-            if waiting <= 0:
-                return seconds
-        return float("nan")
+    first_tokens_s: float = float("nan")
 
 
 class Serving:
@@ -82,4 +73,6 @@ class Serving:
                 outcome.tokens[progress.request - first] += progress.tokens
             if step.progress:
                 outcome.ended.append((time.monotonic() - began, len(step.progress)))
+            if all(outcome.tokens) and np.isnan(outcome.first_tokens_s):
+                outcome.first_tokens_s = outcome.ended[-1][0]
         return outcome
