@@ -8,13 +8,14 @@ knows them. Knows rows and pages; whose they are is the runner's business.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from backend.engine.kv_pool import KVPool
 from backend.engine.rows import StepRows, fed, place_rows
+from backend.engine.sampling import Draws, drawn_from
 from backend.engine.staging import Staging
 from backend.models.batch import Batch
 from backend.models.decoder import Decoder
@@ -29,25 +30,38 @@ OUTPUT_SIZES = (4, 16, 64, 256, 1024)
 """Rows of logits of these."""
 MOST_STEPS = 512
 """So many captured steps are kept; others are launched operation by operation."""
+NOBODY = Draws(*(np.zeros(0, np.int64) for _ in Draws._fields))
 STALE = 512
 """A plan of attention is made anew when its requests have grown by so many keys: ranges that were equal still are."""
 
-Output = tuple[torch.Tensor, torch.Tensor]
-"""What ``Decoder.forward`` returns."""
-Capture = Callable[[Callable[[], Output]], Callable[[], Output]]
+
+class Pass(NamedTuple):
+    """What a pass gives; of all but ``drawn`` as ``Decoder.forward`` does, with padding where the batch has some."""
+
+    logits: torch.Tensor
+    finite: torch.Tensor
+    fine: torch.Tensor
+    """[outputs] bool: whether the row's logits are finite."""
+    drawn: torch.Tensor | None = None
+    """[outputs] int64, where ``place`` was given draws and the pass drew. Not to be used where a draw takes more than
+    ``Draws`` has."""
+
+
+Capture = Callable[[Callable[[], Pass]], Callable[[], Pass]]
 """Makes of a step one that can be repeated; its results stand in the same memory each time."""
 
 
 class Passes(Protocol):
-    """A way to run forward passes. ``last`` [slots] int64 on the device: the token that each slot drew last."""
+    """A way to run forward passes. ``last`` [slots + 1] int64 on the device: the token that each slot drew last; the
+    one behind is nobody's."""
 
     last: torch.Tensor
 
-    def place(self, rows: StepRows) -> Batch:
+    def place(self, rows: StepRows, draws: Draws | None = None) -> Batch:
         """The rows on the device, for ``forward`` before the next ``place``."""
 
-    def forward(self, batch: Batch) -> Output:
-        """As ``Decoder.forward``; padding of the batch is padding of the result."""
+    def forward(self, batch: Batch) -> Pass:
+        """Logits and, if it can, the draws of the batch."""
 
 
 def passes_for(model: Decoder, pool: KVPool, slots: int, pages_per_slot: int) -> Passes:
@@ -61,18 +75,23 @@ class Eager:
     """Operation by operation."""
 
     def __init__(self, model: Decoder, pool: KVPool, slots: int) -> None:
-        self.last = torch.zeros(slots, dtype=torch.int64, device=model.device)
+        self.last = torch.zeros(slots + 1, dtype=torch.int64, device=model.device)
         self._model = model
         self._pool = pool
         self._staging = Staging(model.device)
 
-    def place(self, rows: StepRows) -> Batch:
+    def place(self, rows: StepRows, draws: Draws | None = None) -> Batch:
         """New tensors."""
         return place_rows(rows, self._pool, self.last, self._staging)
 
-    def forward(self, batch: Batch) -> Output:
-        """At once."""
-        return self._model.forward(batch, self._pool.storage)
+    def forward(self, batch: Batch) -> Pass:
+        """At once; draws nothing."""
+        logits, finite = self._model.forward(batch, self._pool.storage)
+        return Pass(logits, finite, _fine(logits))
+
+
+def _fine(logits: torch.Tensor) -> torch.Tensor:
+    return logits.sum(-1).isfinite()
 
 
 @dataclass(frozen=True)
@@ -87,14 +106,16 @@ class _Size:
 @dataclass
 class _Step:
     """A batch in fixed memory. ``inputs`` int64: a line each of tokens, slots that drew them (-1: none), positions and
-    places of keys, [4, rows], then [outputs] logit rows. ``planned``: what its plan of attention was made for."""
+    places of keys, [4, rows]; [outputs] logit rows; ``Draws.packed`` [5, outputs]. ``planned``: what its plan of
+    attention was made for."""
 
     size: _Size
     batch: Batch
     inputs: torch.Tensor
     feed: torch.Tensor
+    draws: torch.Tensor
     runs: int = 0
-    replay: Callable[[], Output] | None = None
+    replay: Callable[[], Pass] | None = None
     planned: tuple[bytes, bytes] = (b"", b"")
 
 
@@ -126,7 +147,7 @@ class StepGraphs:
         self._versions = np.full(slots, -1, np.int64)  # of the slots when they were sent
         self._newest: tuple[_Step, tuple[bytes, bytes], np.ndarray] | None = None
 
-    def place(self, rows: StepRows) -> Batch:
+    def place(self, rows: StepRows, draws: Draws | None = None) -> Batch:
         """Into the fixed memory of a captured step, if there is one of that size."""
         self._placed = None
         size = self._size(rows)
@@ -139,34 +160,42 @@ class StepGraphs:
         step = self._planned(rows, size)
         if step is None:
             return self._eager.place(rows)
-        inputs = np.zeros(4 * size.rows + size.outputs, np.int64)
-        lines = inputs[: 4 * size.rows].reshape(4, size.rows)
+        lines = np.zeros((4, size.rows), np.int64)
         lines[1] = -1
         lines[3] = self._pool.scratch * self._pool.page_size
         for line, values in zip(lines, (rows.tokens, rows.feed, rows.positions, rows.slots), strict=True):
             line[: len(values)] = values
-        inputs[4 * size.rows :][: len(rows.logit_rows)] = rows.logit_rows
-        self._staging.fill(step.inputs, inputs)
+        logit_rows = np.zeros(size.outputs, np.int64)
+        logit_rows[: len(rows.logit_rows)] = rows.logit_rows
+        packed = (draws or NOBODY).packed(size.outputs, nobody=len(self._held))
+        self._staging.fill(step.inputs, np.concatenate([lines.ravel(), logit_rows, packed.ravel()]))
         self._placed = step
         return step.batch
 
-    def forward(self, batch: Batch) -> Output:
+    def forward(self, batch: Batch) -> Pass:
         """Runs or replays the step that ``place`` filled."""
         step = self._placed
         if step is None or step.batch is not batch:
             return self._eager.forward(batch)
-        logits = self._scratch.take("logits", step.size.outputs, self._model.config.vocab_size)[: step.size.outputs]
-
-        def whole() -> Output:
-            tokens = fed(batch.tokens, step.feed, self.last)
-            return self._model.forward(replace(batch, tokens=tokens), self._pool.storage, logits)
-
         step.runs += 1
-        if step.runs == 1:
-            return whole()
         if step.replay is None:
+            whole = self._whole(step)
+            if step.runs == 1:
+                return whole()
             step.replay = self._capture(whole)
         return step.replay()
+
+    def _whole(self, step: _Step) -> Callable[[], Pass]:
+        """From the tokens that the step before drew to those that this one draws."""
+        batch, outputs = step.batch, step.size.outputs
+        logits = self._scratch.take("logits", outputs, self._model.config.vocab_size)[:outputs]
+
+        def whole() -> Pass:
+            tokens = fed(batch.tokens, step.feed, self.last)
+            _, finite = self._model.forward(replace(batch, tokens=tokens), self._pool.storage, logits)
+            return Pass(logits, finite, _fine(logits), drawn_from(logits, step.draws, self.last))
+
+        return whole
 
     def _size(self, rows: StepRows) -> _Size | None:
         """The smallest that holds the rows."""
@@ -234,11 +263,13 @@ class StepGraphs:
         from kernels.triton.fixed_plan import plan_with_room
 
         assert isinstance(room, Capacity)
-        inputs = torch.zeros(4 * size.rows + size.outputs, dtype=torch.int64, device=self._model.device)
+        inputs = torch.zeros(4 * size.rows + 6 * size.outputs, dtype=torch.int64, device=self._model.device)
         heads, pool = self._pool.heads, self._pool.storage
         plan = plan_with_room(pool, heads, size.rows, room, self._starts, self._tables, self._scratch)
-        tokens, feed, positions, slots = inputs[: 4 * size.rows].view(4, size.rows)
-        return _Step(size, Batch(tokens, positions, slots, plan, inputs[4 * size.rows :]), inputs, feed)
+        lines, logit_rows, draws = torch.split(inputs, [4 * size.rows, size.outputs, 5 * size.outputs])
+        tokens, feed, positions, slots = lines.view(4, size.rows)
+        batch = Batch(tokens, positions, slots, plan, logit_rows)
+        return _Step(size, batch, inputs, feed, draws.view(5, size.outputs))
 
 
 def cuda_graphs() -> Capture:
@@ -246,13 +277,13 @@ def cuda_graphs() -> Capture:
     after another, and each result is read before the next step begins."""
     memory = torch.cuda.graph_pool_handle()
 
-    def capture(step: Callable[[], Output]) -> Callable[[], Output]:
+    def capture(step: Callable[[], Pass]) -> Callable[[], Pass]:
         graph = torch.cuda.CUDAGraph()
         # Other threads (the scheduler's) may go on meanwhile.
         with torch.cuda.graph(graph, pool=memory, capture_error_mode="thread_local"):
             output = step()
 
-        def replay() -> Output:
+        def replay() -> Pass:
             graph.replay()
             return output
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from backend.engine.batch import BlockTables, StepBatch, in_tree_order, step_rows
-from backend.engine.graphs import passes_for
+from backend.engine.graphs import Pass, passes_for
 from backend.engine.kv_pool import KVPool
 from backend.engine.kv_pool import kv_bytes_per_page as bytes_per_page
 from backend.engine.landing import Landing
 from backend.engine.prompt_scores import PromptScores
-from backend.engine.sampling import SlotSampling
+from backend.engine.sampling import Draws, SlotSampling
 from backend.models.config import ModelConfig
 from backend.models.decoder import Decoder
 from scheduler.plan import Chunk, Opened, StepPlan, StepResult, TokenLogprobs
@@ -69,11 +69,11 @@ class Runner:
         rows = step_rows(chunks, [_token_ids(chunk) for chunk in chunks], self._tables, self.pool)
         if len(scored := self._scores.rows(chunks, rows.first_rows)):  # behind those that are drawn from
             rows = replace(rows, logit_rows=np.concatenate([rows.logit_rows, scored]))
-        step = StepBatch(chunks, self._passes.place(rows), rows.slots, rows.first_rows, rows.emitting)
-        logits, finite = self._passes.forward(step.batch)
-        drawn, fine = self._draw(step, logits[: len(step.emitting)])
-        landed = Landing(drawn, fine, finite)
-        extra = logits if self._sampling.reports or len(scored) else None
+        draws = self._draws([chunks[place] for place in rows.emitting])
+        step = StepBatch(chunks, self._passes.place(rows, draws), rows.slots, rows.first_rows, rows.emitting)
+        passed = self._passes.forward(step.batch)
+        landed = Landing(self._draw(passed, draws), passed.fine[: len(draws.slots)], passed.finite)
+        extra = passed.logits if self._sampling.reports or len(scored) else None
         finish = partial(self._finish, plan, kept, step, landed, failures, extra, len(scored))
         if extra is None:
             return finish
@@ -164,18 +164,21 @@ class Runner:
         message = "the model computed values that are not finite"
         return {chunk.request: message for chunk, good in zip(step.chunks, fine, strict=True) if not good}
 
-    def _draw(self, step: StepBatch, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A token for each emitting chunk and whether its logits are finite, on the device; remembers the token for the
-        slot."""
-        fine = logits.sum(-1).isfinite()
-        if len(logits) == 0:
-            return torch.zeros(0, dtype=torch.int64, device=logits.device), fine
+    def _draws(self, emitting: list[Chunk]) -> Draws:
+        slots = np.array([chunk.slot for chunk in emitting], np.int64)
+        return self._sampling.draws(slots, np.array([chunk.start + chunk.count for chunk in emitting], np.int64))
+
+    def _draw(self, passed: Pass, draws: Draws) -> torch.Tensor:
+        """A token for each emitting chunk, on the device, where it is remembered for the slot."""
+        count = len(draws.slots)
+        if passed.drawn is not None and not self._sampling.special(draws.slots):
+            return passed.drawn[:count]
+        logits, fine = passed.logits[:count], passed.fine[:count]
+        if count == 0:
+            return torch.zeros(0, dtype=torch.int64, device=logits.device)
         if logits.device.type == "cpu" and not bool(fine.all()):
             logits = torch.nan_to_num(logits)  # a GPU's draw takes whatever comes
-        chunks = [step.chunks[place] for place in step.emitting]
-        slots = np.array([chunk.slot for chunk in chunks], np.int64)
-        positions = np.array([chunk.start + chunk.count for chunk in chunks], np.int64)
-        return self._sampling.draw(logits, slots, positions, self._passes.last), fine
+        return self._sampling.draw(logits, draws, self._passes.last)
 
     def _logprobs(
         self, step: StepBatch, logits: torch.Tensor, drawn: np.ndarray, failures: dict[int, str]

@@ -29,6 +29,54 @@ class _More(NamedTuple):
     logit_bias: LogitBias | None = None
 
 
+class Draws(NamedTuple):
+    """What every draw of a step takes, [rows] each: slots, positions, top_k and seed int64, temperature and top_p
+    float32."""
+
+    slots: np.ndarray
+    positions: np.ndarray
+    top_k: np.ndarray
+    seed: np.ndarray
+    temperature: np.ndarray
+    top_p: np.ndarray
+
+    def packed(self, rows: int, nobody: int = 0) -> np.ndarray:
+        """[5, rows] int64 as ``drawn_from`` takes them; rows past these draw greedily for the slot ``nobody``."""
+        lines = np.zeros((5, rows), np.int64)
+        lines[0] = nobody
+        count = len(self.slots)
+        for line, values in zip(lines, self[:4], strict=False):
+            line[:count] = values
+        floats = lines[4].view(np.float32).reshape(2, rows)
+        floats[1] = 1.0
+        floats[0, :count] = self.temperature
+        floats[1, :count] = self.top_p
+        return lines
+
+
+def drawn_from(
+    logits: torch.Tensor, lines: torch.Tensor, last: torch.Tensor, more: _More | None = None
+) -> torch.Tensor:
+    """A token [rows] int64 for each row of logits [rows, vocab] float32, put into ``last`` at the row's slot, too.
+    ``lines``: ``Draws.packed`` on the device."""
+    slots, positions, top_k, seed = lines[:4]
+    temperature, top_p = lines[4].view(torch.float32).view(2, -1)
+    more = more or _More()
+    drawn = sample(
+        logits,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        position=positions,
+        min_p=more.min_p,
+        penalties=more.penalties,
+        logit_bias=more.logit_bias,
+    )
+    last.index_copy_(0, slots, drawn)
+    return drawn
+
+
 class SlotSampling:
     """Sampling settings by slot, set when a slot is opened, and the tokens so far of the slots whose draws depend on
     them."""
@@ -85,27 +133,22 @@ class SlotSampling:
             return self._remember(slot, np.frombuffer(tokens, "<u4").astype(np.int64), prompt_tokens)
         return problem
 
-    def draw(self, logits: torch.Tensor, slots: np.ndarray, positions: np.ndarray, last: torch.Tensor) -> torch.Tensor:
-        """One token [rows] int64 for each row of logits [rows, vocab] float32, which belongs to ``slots[row]`` and gets
-        ``positions[row]``; it is put into ``last[slots[row]]``, too. Drawn tokens count at the next draw, so each
-        position is drawn once. Does not wait for the device."""
-        place = self._staging.place
-        more = self._more(slots) if self._special else _More()
-        lines = place(slots)
-        drawn = sample(
-            logits,
-            temperature=place(self._temperature[slots]),
-            top_k=place(self._top_k[slots]),
-            top_p=place(self._top_p[slots]),
-            seed=place(self._seed[slots]),
-            position=place(positions),
-            min_p=more.min_p,
-            penalties=more.penalties,
-            logit_bias=more.logit_bias,
-        )
+    def draws(self, slots: np.ndarray, positions: np.ndarray) -> Draws:
+        """For rows that belong to ``slots`` and get ``positions``, both [rows] int64."""
+        columns = (self._top_k, self._seed, self._temperature, self._top_p)
+        return Draws(slots, positions, *(column[slots] for column in columns))
+
+    def special(self, slots: np.ndarray) -> bool:
+        """Whether a draw of these slots takes more than ``Draws`` has."""
+        return bool(self._special) and any(slot in self._special for slot in slots.tolist())
+
+    def draw(self, logits: torch.Tensor, draws: Draws, last: torch.Tensor) -> torch.Tensor:
+        """One token [rows] int64 for each row of logits [rows, vocab] float32; it is put into ``last`` at the row's
+        slot, too. Drawn tokens count at the next draw, so each position is drawn once. Does not wait for the device."""
+        more = self._more(draws.slots) if self._special else _More()
+        drawn = drawn_from(logits, self._staging.place(draws.packed(len(draws.slots))), last, more)
         if more.penalties is not None:
             count_tokens(more.penalties.history, more.penalties.slot, drawn)
-        last.index_copy_(0, lines, drawn)
         return drawn
 
     def logprobs(self, logits: torch.Tensor, slots: np.ndarray, drawn: np.ndarray) -> dict[int, TokenLogprobs]:

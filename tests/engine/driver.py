@@ -49,10 +49,10 @@ class Driver:
         self.last_logits: dict[int, torch.Tensor] = {}  # by request
         draw = runner._draw
 
-        def recording(step, logits):
-            requests = [step.chunks[place].request for place in step.emitting]
-            self.last_logits = dict(zip(requests, logits.clone(), strict=False))
-            return draw(step, logits)
+        def recording(passed, draws):
+            requests = [100 + slot for slot in draws.slots.tolist()]  # as ``sequence`` numbers them
+            self.last_logits = dict(zip(requests, passed.logits.clone(), strict=False))
+            return draw(passed, draws)
 
         runner._draw = recording  # type: ignore[method-assign]
 

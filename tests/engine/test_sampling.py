@@ -17,7 +17,7 @@ def slots_of(count: int) -> SlotSampling:
 def drawn_by(slots: SlotSampling, logits: torch.Tensor, owners: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """What is drawn; it is also what the slots drew last."""
     last = torch.full((8,), -1)
-    drawn = slots.draw(logits, owners, positions, last)
+    drawn = slots.draw(logits, slots.draws(owners, positions), last)
     assert {int(last[owner]) for owner in owners} <= set(drawn.tolist())
     assert (last >= 0).sum() == len(set(owners.tolist()))
     return drawn.numpy()
