@@ -175,10 +175,10 @@ def engines(bench: Bench) -> None:
     sharing = Job(f"1B B={requests}, {common} shared + {rest}", requests, common + rest, common, new)
     peers = (
         (plain, "generate", 3.0, peers_transformers.static_cache),
-        (plain, "generate_batch", 10.0, peers_transformers.continuous_batching),
         (sharing, "generate", 8.0, peers_transformers.static_cache),
+        (plain, "generate_batch", 10.0, peers_transformers.continuous_batching),
     )
-    for job, name, least, peer in peers[bench.pick(0, 2) :]:
+    for job, name, least, peer in peers[1:2] if bench.gpu.dry else peers:
         attempt(f"{name}, {job.name}", bench, 30, partial(engine, bench, job, name, least, peer))
 
 

@@ -102,13 +102,19 @@ def static_cache(bench: Bench, job: Job) -> Took:
 
 def continuous_batching(bench: Bench, job: Job) -> Took:
     """``generate_batch`` over torch's operations, as it is without flash-attn."""
-    from transformers import GenerationConfig
+    from transformers import ContinuousBatchingConfig, GenerationConfig
 
     model = reference_model(bench)
     model.set_attn_implementation("paged|sdpa")
     told: Any = GenerationConfig(max_new_tokens=job.new, do_sample=False, eos_token_id=-1, pad_token_id=0)
     inputs = torch.randint(1, model.config.vocab_size, (job.requests, job.prompt)).tolist()
-    answers = model.generate_batch(inputs=inputs, generation_config=told, record_timestamps=True)
+    # It would take all memory for pages and then try a step that reads them all; these are enough.
+    room: Any = ContinuousBatchingConfig()
+    room.num_blocks = job.requests * (-(-(job.prompt + job.new) // room.block_size) + 1)
+    room.max_batch_tokens = bench.pick(4096, 128)
+    answers = model.generate_batch(
+        inputs=inputs, generation_config=told, continuous_batching_config=room, record_timestamps=True
+    )
     failed = [answer.error for answer in answers.values() if answer.error]
     if failed or len(answers) < job.requests:
         raise RuntimeError(f"{len(answers)} of {job.requests} answers; {failed[:1]}")

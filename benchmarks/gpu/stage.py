@@ -72,9 +72,9 @@ STAGES = (
     Stage("prefill-steps", "steps:prefill", 40, ("T15",)),
     Stage("engine", "engine:throughput", 40),
     # In this order, each of its own: one that takes the process with it leaves the others.
-    Stage("peers", "peers:kernels", 40),
+    Stage("peers", "peers:kernels", 30),
     Stage("peers-flashinfer", "peers:flashinfer", 20),
-    Stage("peers-engines", "peers:engines", 60),
+    Stage("peers-engines", "peers:engines", 70),
 )
 NAMES = tuple(stage.name for stage in STAGES)
 TOTAL_S = 465.0
