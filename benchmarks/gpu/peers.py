@@ -66,8 +66,8 @@ def at_most(seconds: float) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, max(0.1, left - (time.monotonic() - began)))
 
 
-def attempt(name: str, bench: Bench, seconds: float, peer: Callable[[], None]) -> None:
-    """A peer, for so long at most; says what became of it where that is not a row."""
+def attempt(name: str, bench: Bench, seconds: float, peer: Callable[[], object]) -> bool:
+    """A peer, for so long at most; says what became of it where that is not a row. Whether it ended well."""
     words = ""
     try:
         with at_most(bench.pick(1, 10) * seconds):
@@ -81,6 +81,7 @@ def attempt(name: str, bench: Bench, seconds: float, peer: Callable[[], None]) -
     if words:
         print(f"  {name}: {words}", flush=True)
     bench.gpu.release()
+    return not words
 
 
 def attention(bench: Bench, case: Case, name: str, least: float | None, prepare: Callable[[Step], Layer]) -> None:
@@ -128,8 +129,7 @@ def flashinfer(bench: Bench) -> None:
         return  # it wants a device of its own
     if bench.peers and bench.peers not in sys.path:
         sys.path.append(bench.peers)
-    if find_spec("flashinfer") is None:
-        print("  FlashInfer: not given", flush=True)
+    if not attempt("FlashInfer, import", bench, 20, peers_flashinfer.package):
         return
 
     def one(case: Case, name: str, least: float | None, prepare: Callable[[Step], Layer]) -> None:

@@ -6,6 +6,7 @@ The package and a compiled module for each kernel are brought along (``flashinfe
 import os
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from benchmarks.gpu.cases import Step
 from benchmarks.gpu.device import Call
+from benchmarks.gpu.peers_triton import NotGiven
 
 Layer = Callable[[int], torch.Tensor]
 WORKSPACE = 256 << 20
@@ -22,6 +24,8 @@ WORKSPACE = 256 << 20
 def package() -> Any:
     """FlashInfer, which must not begin to compile what is missing: that takes minutes."""
     os.environ.setdefault("FLASHINFER_DISABLE_JIT", "1")
+    if find_spec("flashinfer") is None:
+        raise NotGiven("flashinfer")
     import flashinfer
 
     return flashinfer

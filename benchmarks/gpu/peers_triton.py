@@ -4,9 +4,12 @@ modules of theirs that the files import have stand-ins here, so that neither pac
 Each function returns a call for a layer that gives [tokens, heads, head_dim], as ``Step.run`` does.
 """
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -27,6 +30,16 @@ SGLANG_PARTS = 8
 
 class NotGiven(Exception):
     """What a peer needs is not in the folder."""
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Takes their modules' names away in the end: nobody else should think that the packages are there."""
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] in ("vllm", "sglang")]:
+            del sys.modules[name]
 
 
 def stand_in(name: str, **members: Any) -> None:
@@ -55,10 +68,10 @@ class KVQuantMode(IntEnum):
     INT4_PER_TOKEN_HEAD = 4
 
 
+@cache
+@loading()
 def vllm_module(folder: Path) -> Any:
     """Its file with the unified kernel."""
-    import logging
-
     name = packages(folder, VLLM)
     platform = SimpleNamespace(fp8_dtype=lambda: torch.float8_e4m3fn, is_device_capability_family=lambda family: False)
     stand_in("vllm.envs", VLLM_BATCH_INVARIANT=False)
@@ -71,6 +84,8 @@ def vllm_module(folder: Path) -> Any:
     return import_module(f"{name}.triton_unified_attention")
 
 
+@cache
+@loading()
 def sglang_modules(folder: Path) -> tuple[Any, Any]:
     """Its files with the decode kernels and with what decides on parts."""
     name = packages(folder, SGLANG)

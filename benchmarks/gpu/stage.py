@@ -73,7 +73,7 @@ STAGES = (
     Stage("engine", "engine:throughput", 40),
     # In this order, each of its own: one that takes the process with it leaves the others.
     Stage("peers", "peers:kernels", 30),
-    Stage("peers-flashinfer", "peers:flashinfer", 20),
+    Stage("peers-flashinfer", "peers:flashinfer", 30),
     Stage("peers-engines", "peers:engines", 70),
 )
 NAMES = tuple(stage.name for stage in STAGES)
