@@ -73,13 +73,13 @@ def decode(step: Step, tensor_cores: bool = True) -> Layer:
     return lambda layer: wrapper.run(step.q, kv(step, layer))
 
 
-def cascade(step: Step, backend: str) -> Layer:
+def cascade(step: Step) -> Layer:
     """One token of each request over a common prefix: attention to it, to the rest, and a merge."""
     ((_, common),) = step.case.levels
     pages, requests = common // step.case.page_size, len(step.counts)
     wrapper = package().MultiLevelCascadeAttentionWrapper(2, workspace(step), "HND")
-    for level in wrapper._batch_prefill_wrappers:  # it offers no choice and takes what is slower for few rows
-        level._backend = backend
+    for level in wrapper._batch_prefill_wrappers:  # its own choice, fa3, does not split the keys of a few rows
+        level._backend = "fa2"
 
     def there(*values: int) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.int32, device=step.q.device)
