@@ -104,7 +104,7 @@ def kernels(bench: Bench) -> None:
     folder = Path(bench.peers)
     vllm = partial(peers_triton.vllm_unified, folder=folder)
     sglang = partial(peers_triton.sglang_decode, folder=folder)
-    for case in DECODES:
+    for case in DECODES[: bench.pick(len(DECODES), 1)]:
         torch_least = 4.0 if len(case.counts) == 1 else 1.5 if case is B64 else None
         peers = (
             ("SDPA contiguous", torch_least, peers_torch.contiguous),

@@ -72,7 +72,7 @@ STAGES = (
     Stage("prefill-steps", "steps:prefill", 40, ("T15",)),
     Stage("engine", "engine:throughput", 40),
     # In this order, each of its own: one that takes the process with it leaves the others.
-    Stage("peers", "peers:kernels", 30),
+    Stage("peers", "peers:kernels", 40),
     Stage("peers-flashinfer", "peers:flashinfer", 30),
     Stage("peers-engines", "peers:engines", 70),
 )
