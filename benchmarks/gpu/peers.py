@@ -169,8 +169,8 @@ def engines(bench: Bench) -> None:
     if find_spec("msgspec") is None:
         print("  engines: left out, msgspec is not installed", flush=True)
         return
-    requests, new = bench.pick(64, 2), bench.pick(40, 3)
-    alone, common, rest = bench.pick(512, 20), bench.pick(8192, 32), bench.pick(256, 8)
+    requests, new = bench.pick(64, 1), bench.pick(40, 3)
+    alone, common, rest = bench.pick(512, 20), bench.pick(8192, 16), bench.pick(256, 4)
     plain = Job(f"1B B={requests}, {alone} each", requests, alone, 0, new)
     sharing = Job(f"1B B={requests}, {common} shared + {rest}", requests, common + rest, common, new)
     peers = (
