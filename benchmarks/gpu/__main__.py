@@ -1,6 +1,6 @@
 """The GPU path on this machine: ceilings, correctness, kernels, whole steps and peers, in one table.
 
-    python -m benchmarks.gpu OUT_FOLDER [--dry] [--only STAGE,...] [--flashinfer FOLDER]
+    python -m benchmarks.gpu OUT_FOLDER [--dry] [--only STAGE,...] [--peers FOLDER]
 
 Runs from the source tree with torch, triton and numpy. Takes at most eight minutes: each stage has its own limit, and
 one that fails, hangs, or takes the process or the device with it prints FAIL, and the others go on. OUT_FOLDER/gpu.json
@@ -27,7 +27,7 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("out", type=Path)
     parser.add_argument("--dry", action="store_true")
     parser.add_argument("--only", help="stages, separated by commas")
-    parser.add_argument("--flashinfer", default="", help="a folder with the package flashinfer")
+    parser.add_argument("--peers", default="", help="a folder with other implementations; see peers.py")
     parser.add_argument("--began", type=float, default=0.0, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -45,7 +45,7 @@ def work(options: argparse.Namespace) -> bool:
 
     torch.manual_seed(0)
     with torch.inference_mode():
-        run = Run(options.out, options.began, options.dry, options.flashinfer)
+        run = Run(options.out, options.began, options.dry, options.peers)
         return run.go(options.only.split(",") if options.only else [])
 
 
@@ -63,7 +63,7 @@ def watch(options: argparse.Namespace) -> bool:
     began = time.time()
     while True:
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", str(options.out), "--began", str(began)]
-        command += ["--only", ",".join(rest), "--flashinfer", options.flashinfer, *(["--dry"] if options.dry else [])]
+        command += ["--only", ",".join(rest), "--peers", options.peers, *(["--dry"] if options.dry else [])]
         process = subprocess.Popen(command)
         hung = _wait(process, options.out / "running.json")
         kept = _read(options.out / "gpu.json")

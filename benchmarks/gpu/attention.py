@@ -83,8 +83,6 @@ def decode(bench: Bench) -> None:
             peer = contiguous(dry(case, bench), bench)
         name = "SDPA contiguous" if peer else ""
         bench.table.share(id, case.name, took, dry(case, bench).kv_bytes(), "copy", least, name, peer)
-        if bench.flashinfer and case.page_size == 64:
-            flashinfer(case, took, bench)
         bench.gpu.release()
     case = replace(B64, name="B=64 ctx 4k fp8", kv_dtype=FP8)
     took = timed(case, bench)
@@ -100,51 +98,6 @@ def contiguous(case: Case, bench: Bench) -> Took:
     kv = [torch.randn(2, *shape, device=bench.device, dtype=bench.dtype) for _ in range(layers)]
     q = torch.randn(requests, case.group * case.kv_heads, 1, case.head_dim, device=bench.device, dtype=bench.dtype)
     return bench.gpu.timed([partial(scaled_dot_product_attention, q, k, v, enable_gqa=True) for k, v in kv])
-
-
-def flashinfer(case: Case, own: Took, bench: Bench) -> None:
-    """FlashInfer's paged decode over the same number of keys, planned before."""
-    import sys
-
-    if bench.flashinfer not in sys.path:
-        sys.path.insert(0, bench.flashinfer)
-    try:
-        took = _flashinfer(case, bench)
-    except Exception as error:  # a peer that does not run is no failure of ours
-        print(f"flashinfer: {type(error).__name__} {str(error)[:150]}", flush=True)
-        bench.flashinfer = ""
-        return
-    bench.table.ratio("", f"{case.name}", own, "FlashInfer decode", took, 1.0 if len(case.counts) > 1 else 0.95)
-
-
-def _flashinfer(case: Case, bench: Bench) -> Took:
-    from flashinfer import BatchDecodeWithPagedKVCacheWrapper
-
-    case = dry(case, bench)
-    layers = layers_beyond_l2(case, bench)
-    device, dtype = bench.device, bench.dtype
-    used = -(-(np.array(case.starts) + 1) // case.page_size)
-    first = np.concatenate([[0], used.cumsum()]).astype(np.int32)
-    pages = int(first[-1])
-    wrapper = BatchDecodeWithPagedKVCacheWrapper(
-        torch.empty(256 << 20, dtype=torch.uint8, device=device), "HND", use_tensor_cores=case.group >= 4
-    )
-    last = (np.array(case.starts) % case.page_size + 1).astype(np.int32)
-    wrapper.plan(
-        torch.from_numpy(first).to(device),
-        torch.randperm(pages, dtype=torch.int32).to(device),
-        torch.from_numpy(last).to(device),
-        case.group * case.kv_heads,
-        case.kv_heads,
-        case.head_dim,
-        case.page_size,
-        q_data_type=dtype,
-        kv_data_type=dtype,
-    )
-    shape = (pages, 2, case.kv_heads, case.page_size, case.head_dim)
-    pools = [torch.randn(shape, device=device, dtype=dtype) for _ in range(layers)]
-    q = torch.randn(len(used), case.group * case.kv_heads, case.head_dim, device=device, dtype=dtype)
-    return bench.gpu.timed([partial(wrapper.run, q, pool) for pool in pools])
 
 
 def shared(bench: Bench) -> None:

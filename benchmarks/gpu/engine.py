@@ -55,7 +55,7 @@ def throughput(bench: Bench) -> None:
 def _decode(bench: Bench, name: str, model: Decoder, config: ModelConfig, requests: int) -> None:
     new = bench.pick(128, 3)
     prompt, shared = bench.pick(PROMPT, 20), bench.pick(SHARED, 16)
-    took = _decode_step(bench, model, requests, prompt, shared, new)
+    took = decode_step(bench, model, requests, prompt, shared, new)
     point = even(requests, prompt + new // 2, shared if requests > 1 else 0).small(bench)
     pool = make_pool(config, pages_of([point]), bench)
     alone = bench.gpu.timed_eagerly(bench.gpu.capture(forward(model, make_batch(point, config, pool, bench), pool)))
@@ -69,7 +69,7 @@ def _decode(bench: Bench, name: str, model: Decoder, config: ModelConfig, reques
     bench.gpu.release()
 
 
-def _decode_step(bench: Bench, model: Decoder, requests: int, prompt: int, shared: int, new: int) -> Took:
+def decode_step(bench: Bench, model: Decoder, requests: int, prompt: int, shared: int, new: int) -> Took:
     """Time between steps while all requests decode: the second time that they come, when nothing is compiled any more
     and their prompts are cached."""
     from benchmarks.gpu.serving import Serving

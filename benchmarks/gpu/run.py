@@ -29,12 +29,12 @@ class OutOfTime(BaseException):
 class Run:
     """Goes on with the file in ``out`` if there is one of the same beginning."""
 
-    def __init__(self, out: Path, began: float, dry: bool, flashinfer: str = "") -> None:
+    def __init__(self, out: Path, began: float, dry: bool, peers: str = "") -> None:
         self.began, self.dry = began, dry
         self.file, self.mark = out / "gpu.json", out / "running.json"
         if dry:
             fixed_plan.SPARE = 0  # each program that only leaves takes its time in the interpreter
-        self.bench = Bench(DryGpu() if dry else Gpu(), Table(), flashinfer)
+        self.bench = Bench(DryGpu() if dry else Gpu(), Table(), peers)
         self.ended: list[dict[str, Any]] = []
         if self.file.exists():
             kept = json.loads(self.file.read_text())

@@ -15,11 +15,11 @@ if TYPE_CHECKING:  # who only wants the names need not wait for torch
 
 @dataclass
 class Bench:
-    """What a stage works with. ``flashinfer``: a folder with that package, or an empty string."""
+    """What a stage works with. ``peers``: a folder with other implementations, or an empty string."""
 
     gpu: Gpu
     table: Table
-    flashinfer: str = ""
+    peers: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -72,7 +72,10 @@ STAGES = (
     Stage("steps", "steps:decode", 80, ("T12", "T13", "T14")),
     Stage("prefill-steps", "steps:prefill", 40, ("T15",)),
     Stage("engine", "engine:throughput", 75),
-    Stage("peers", "peers:engines", 100),
+    # In this order, each of its own: one that takes the process with it leaves the others.
+    Stage("peers", "peers:kernels", 40),
+    Stage("peers-flashinfer", "peers:flashinfer", 30),
+    Stage("peers-engines", "peers:engines", 70),
 )
 NAMES = tuple(stage.name for stage in STAGES)
 TOTAL_S = 465.0
