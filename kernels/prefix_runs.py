@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class PrefixRun:
     """Keys ``begin <= key < end`` that items ``first <= item < first + count`` have in common, all of them before each
     item's first new token. ``begin`` and ``end`` are multiples of the page size."""
@@ -40,24 +40,39 @@ def prefix_runs(starts: np.ndarray, block_tables: np.ndarray, page_size: int) ->
     starts        [items] int: position of each item's first new token; only whole pages before it can be shared
     block_tables  [items, pages] int32 in ``tree_order``
     """
-    items = len(starts)
-    if items < 2 or block_tables.shape[1] == 0:
+    if len(starts) < 2 or block_tables.shape[1] == 0:
         return []
-    equal = block_tables[1:] == block_tables[:-1]
-    same = np.where(equal.all(1), block_tables.shape[1], equal.argmin(1))
-    full = np.asarray(starts, np.int64) // page_size
-    common = np.minimum(same, np.minimum(full[1:], full[:-1]))
-    # Intervals of the array of common prefixes (Kasai et al. 2001; Abouelhoda et al. 2004): an open interval is a run
-    # that started at ``first`` and is shared down to ``depth`` pages.
-    found: list[tuple[int, int, int, int]] = []
-    still: list[tuple[int, int]] = [(0, 0)]  # (depth, first), depths rising
-    for place, depth in enumerate([*common.tolist(), 0]):
-        first = place
-        while still[-1][0] > depth:
-            below, first = still.pop()
-            above = max(depth, still[-1][0])
-            found.append((first, place + 1 - first, above, below))
-        if depth > still[-1][0]:
-            still.append((depth, first))
-    found.sort(key=lambda run: (run[0], run[2]))
-    return [PrefixRun(first, count, begin * page_size, end * page_size) for first, count, begin, end in found]
+    return _intervals(_common_pages(np.asarray(starts, np.int64) // page_size, block_tables), page_size)
+
+
+def _common_pages(full: np.ndarray, block_tables: np.ndarray) -> np.ndarray:
+    """Leading pages [items - 1] that each item has in common with the next, of the ``full`` [items] whole ones."""
+    most = np.minimum(full[1:], full[:-1])
+    width = min(block_tables.shape[1], int(most.max()))
+    differ = np.empty((len(most), width + 1), np.bool_)
+    differ[:, width] = True  # where equal rows end
+    np.not_equal(block_tables[1:, :width], block_tables[:-1, :width], out=differ[:, :width])
+    common: np.ndarray = np.minimum(differ.argmax(1), most)
+    return common
+
+
+def _intervals(common: np.ndarray, page_size: int) -> list[PrefixRun]:
+    """Intervals of the array of common prefixes (Kasai et al. 2001; Abouelhoda et al. 2004): an open interval is a run
+    that is shared down to ``depth`` pages and stops at an item. From the last item to the first, so that runs come out
+    in the reverse of their order: by first item, then by depth."""
+    found: list[PrefixRun] = []
+    depths, stops = [0], [0]  # of open intervals, depths rising
+    changes = (common[1:] != common[:-1]).nonzero()[0]
+    places = [len(common) - 1, *changes[::-1].tolist(), -1]
+    values = [*common[places[:-1]].tolist(), 0]
+    for place, depth in zip(places, values, strict=True):
+        stop = place + 2
+        while depths[-1] > depth:
+            end, stop = depths.pop(), stops.pop()
+            begin = depth if depth > depths[-1] else depths[-1]
+            found.append(PrefixRun(place + 1, stop - place - 1, begin * page_size, end * page_size))
+        if depth > depths[-1]:
+            depths.append(depth)
+            stops.append(stop)
+    found.reverse()
+    return found

@@ -54,6 +54,25 @@ def test_levels_of_a_tree() -> None:
     assert prefix_runs(starts, pages, 16) == [PrefixRun(0, 4, 0, 16), PrefixRun(0, 2, 16, 32)]
 
 
+def test_runs_that_stop_and_begin_together() -> None:
+    # Three share two pages, two of these a third one; the second pair begins where the first run stops.
+    pages = np.array([[0, 1, 2], [0, 1, 2], [0, 1, 3], [4, 5, 6], [4, 5, 7]], np.int32)
+    starts = np.full(5, 48)
+    expected = [PrefixRun(0, 3, 0, 32), PrefixRun(0, 2, 32, 48), PrefixRun(3, 2, 0, 32)]
+    assert prefix_runs(starts, pages, 16) == expected
+    # The same from the other end.
+    expected = [PrefixRun(0, 2, 0, 32), PrefixRun(2, 3, 0, 32), PrefixRun(3, 2, 32, 48)]
+    assert prefix_runs(starts, pages[::-1], 16) == expected
+
+
+def test_pages_of_longer_tables_are_not_shared() -> None:
+    # Equal beyond what is computed, and equal to the last column.
+    pages = np.array([[0, 1, 9, 9], [0, 1, 9, 9]], np.int32)
+    assert prefix_runs(np.array([32, 40]), pages, 16) == [PrefixRun(0, 2, 0, 32)]
+    assert prefix_runs(np.array([64, 99]), pages, 16) == [PrefixRun(0, 2, 0, 64)]
+    assert prefix_runs(np.array([15, 99]), pages, 16) == []
+
+
 def test_a_page_that_the_step_writes_is_not_shared() -> None:
     pages = np.array([[0, 1], [0, 1]], np.int32)
     assert prefix_runs(np.array([31, 32]), pages, 16) == [PrefixRun(0, 2, 0, 16)]

@@ -45,7 +45,7 @@ def check(work: WorkItems, counts, starts, tables, page_size, group) -> None:
     """Coverage, tile sizes, slots and merge rows."""
     for rows, table in ((work.wide_rows, work.wide), (work.narrow_rows, work.narrow)):
         assert table.dtype == np.int32
-        assert (table[:, 1] * group <= rows).all()
+        assert (table[:, 1] > 0).all() and (table[:, 1] * group <= rows).all()
         assert (table[:, 3] % page_size == 0).all()
         ends = np.where(table[:, 4] == OPEN_END, (starts + counts)[table[:, 2]], table[:, 4])
         lengths = np.minimum(
@@ -193,6 +193,44 @@ def test_chunks_read_for_themselves() -> None:
     assert set(map(tuple, shared[:, :3].tolist())) == {(0, 8, 0), (25, 8, 9)}
     own = tables[(tables[:, 2] == 8) & (tables[:, 7] & SHARED_RANGE == 0)]
     assert own[:, 3].min() == 0
+
+
+def test_chunks_at_the_ends_of_a_shared_range() -> None:
+    """Chunks first, last and side by side leave no empty parts, and a request without tokens belongs to its part."""
+    chunk = SHARING_ROWS // HEADS.group + 1
+    counts = np.array([chunk, 1, 0, 1, 1, 1, chunk, chunk, 1, 1, 1, 1, chunk])
+    starts = np.full(13, 32768 + 64)
+    work = plan_items(counts, starts, [PrefixRun(0, 13, 0, 32768)], HEADS)
+    tables = np.concatenate([work.wide, work.narrow])
+    shared = tables[tables[:, 7] & SHARED_RANGE != 0]
+    assert set(map(tuple, shared[:, :3].tolist())) == {(chunk, 4, 1), (3 * chunk + 4, 4, 8)}
+    left = tables[(tables[:, 7] & SHARED_RANGE == 0) & (tables[:, 3] == 32768)]
+    assert sorted(left[:, 2].tolist()) == [1, 3, 4, 5, 8, 9, 10, 11]
+    # A range too short to be cut into parts.
+    work = plan_items(counts, np.full(13, 192), [PrefixRun(0, 13, 0, 128)], HEADS, EAGER)
+    tables = np.concatenate([work.wide, work.narrow])
+    shared = tables[tables[:, 7] & SHARED_RANGE != 0]
+    assert set(map(tuple, shared[:, :3].tolist())) == {(chunk, 4, 1), (3 * chunk + 4, 4, 8)}
+
+
+def test_a_run_of_one_request_that_takes_part_is_not_shared() -> None:
+    """Beside chunks, one decode has nobody to share with: it reads all of its keys itself."""
+    chunk = SHARING_ROWS // HEADS.group + 1
+    counts, starts = np.array([chunk, 1, chunk, 0]), np.full(4, 32768 + 64)
+    work = plan_items(counts, starts, [PrefixRun(0, 4, 0, 32768)], HEADS)
+    tables = np.concatenate([work.wide, work.narrow])
+    assert not (tables[:, 7] & SHARED_RANGE).any()
+
+
+def test_a_large_batch_over_one_prefix() -> None:
+    """Sums over thousands of requests stay apart from each other."""
+    requests = 3000
+    counts, starts, runs = deep(requests, 4096, 64)
+    work = plan_items(counts, starts, runs, HEADS)
+    shared = work.wide[work.wide[:, 7] & SHARED_RANGE != 0]
+    tiles = set(map(tuple, shared[:, :2].tolist()))
+    assert sum(tokens for _, tokens in tiles) == requests
+    assert (work.narrow[:, 3] == 4096).all()
 
 
 def test_one_long_request_fills_the_chip() -> None:
