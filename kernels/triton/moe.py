@@ -35,7 +35,7 @@ CONFIGS = (
     (64.0, Config(64, 64, 128, 64, 4, 4)),
     (float("inf"), Config(128, 128, 128, 64, 8, 3)),
 )
-PAIR_BLOCKS = (2048, 8192)  # few pairs, many
+PAIR_BLOCK = 2048
 COMBINE_BLOCK = 1024
 TILES_TOGETHER = 4
 
@@ -80,7 +80,7 @@ def align(experts: torch.Tensor, count: int, rows: int) -> Alignment:
     )
     _align[(count,)](
         experts, *alignment, pairs,
-        ROWS=rows, EXPERTS=triton.next_power_of_2(count), BLOCK=PAIR_BLOCKS[pairs > PAIR_BLOCKS[0]], num_warps=8,
+        ROWS=rows, EXPERTS=triton.next_power_of_2(count), BLOCK=PAIR_BLOCK, num_warps=8,
     )  # fmt: skip
     return alignment
 

@@ -176,8 +176,7 @@ VARIANTS: dict[str, Variant] = {
     "verify residual": sampler(verify._residual, verify.WARPS, BLOCK=verify.BLOCK),
     "verify replace": sampler(verify._replace, 1),
     "moe route": kernel(moe._route, MOE, {"TOP_K": 8, "RENORMALISE": True, "EXPERTS": 128}, 1),
-    "moe align": kernel(moe._align, MOE, {"ROWS": 16, "EXPERTS": 128, "BLOCK": moe.PAIR_BLOCKS[0]}, 8),
-    "moe align many": kernel(moe._align, MOE, {"ROWS": 128, "EXPERTS": 128, "BLOCK": moe.PAIR_BLOCKS[1]}, 8),
+    "moe align": kernel(moe._align, MOE, {"ROWS": 16, "EXPERTS": 128, "BLOCK": moe.PAIR_BLOCK}, 8),
     "moe combine": kernel(moe._combine, MOE, {"TOP_K": 8, "BLOCK": moe.COMBINE_BLOCK}, 4),
     **{
         f"linear {rows} {name}": few_rows(rows, linear.config(rows, *shape), shape[2])

@@ -42,7 +42,6 @@ LIMITS = {
     "linear 64 down": (80, 1),
     "moe route": (40, 48),
     "moe align": (64, 4),
-    "moe align many": (128, 2),
     "moe combine": (32, 16),
     "moe gate up 16 x 32": (64, 3),
     "moe gate up 16 x 64": (80, 4),

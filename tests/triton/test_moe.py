@@ -32,7 +32,7 @@ def test_route_of_nan_gives_experts() -> None:
     ("tokens", "top_k", "count", "rows"), [(1, 1, 3, 16), (13, 3, 6, 16), (40, 2, 5, 16), (9, 8, 60, 32)]
 )
 def test_alignment_holds_each_pair_once(tokens, top_k, count, rows, monkeypatch) -> None:
-    monkeypatch.setattr(under_test, "PAIR_BLOCKS", (16, 32))
+    monkeypatch.setattr(under_test, "PAIR_BLOCK", 16)
     experts = torch.stack(
         [torch.randperm(count, generator=torch.Generator().manual_seed(i))[:top_k] for i in range(tokens)]
     ).int()
