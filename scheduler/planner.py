@@ -7,7 +7,7 @@ from collections import deque
 from typing import NamedTuple
 
 from radix.cache import PrefixCache
-from radix.hashing import TOKEN_BYTES
+from radix.packing import TOKEN_BYTES
 from scheduler.admission import Admission, pages_for
 from scheduler.chunking import StepBudget
 from scheduler.cost import OnlineFit, Work, attended_of, read_of
@@ -163,7 +163,7 @@ class Planner:
                     new.request,
                     request.slot,
                     start,
-                    bytes(request.key.tokens[start * TOKEN_BYTES :]) if known else _UNKNOWN,
+                    request.key.tokens(start) if known else _UNKNOWN,
                     new.max_tokens > 0,
                     pages,
                     lease.cached - start if lease.cached > start else 0,
@@ -284,7 +284,7 @@ class Planner:
             request.new.request,
             request.slot,
             start,
-            bytes(request.key.tokens[start * TOKEN_BYTES : end * TOKEN_BYTES]),
+            request.key.tokens(start, end),
             emits,
             new_pages,
             lease.cached - start if lease.cached > start else 0,
@@ -352,7 +352,7 @@ class Planner:
                 self.cache.count(prompt, cached, new.system_tokens, new.history_tokens)
                 self._forecast.started(prompt, cached)
         sampling = request.new.sampling
-        known = bytes(request.key.tokens) if sampling.penalises or request.scored else b""
+        known = request.key.tokens() if sampling.penalises or request.scored else b""
         return Opened(request.slot, request.new.request, sampling, cached, request.preempted, known, prompt)
 
     # ------------------------------------------------------------------ plan: preemption

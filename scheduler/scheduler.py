@@ -14,7 +14,8 @@ from typing import NamedTuple
 from radix.accounts import Quota
 from radix.cache import PrefixCache
 from radix.errors import CacheError, PinError
-from radix.hashing import TOKEN_BYTES, Key
+from radix.hashing import Key
+from radix.packing import PACKED_BYTES, TOKEN_BYTES
 from radix.pins import PinState
 from radix.public import PUBLIC
 from scheduler.admission import pages_for
@@ -264,7 +265,7 @@ class Scheduler:
         below 0. Nothing is reported of it."""
         if self.cache.peek(key) < len(key):
             self._warmings += 1
-            self._accept(NewRequest(-self._warmings, bytes(key.tokens), 0, tenant=PUBLIC), key, now)
+            self._accept(NewRequest(-self._warmings, key.tokens(), 0, tenant=PUBLIC), key, now)
 
     # ------------------------------------------------------------------ commit
 
@@ -287,7 +288,7 @@ class Scheduler:
             request.unknown = 0
         finish = ""
         for index, token in enumerate(tokens, 1):
-            request.key.tokens += token.to_bytes(TOKEN_BYTES, "little")
+            request.key.packed += token.to_bytes(PACKED_BYTES, "little")
             request.output += 1
             request.total += 1
             if token in new.stop_tokens:
