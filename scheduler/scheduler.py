@@ -238,6 +238,7 @@ class Scheduler:
         for tenant, count in served.items():
             self._totals.output_tokens += count
             self.fairness.charge(tenant, self.settings.output_weight * count)
+            self._planner.isolation.served(tenant, self.settings.output_weight * count)
         return progress
 
     def load(self) -> Load:
@@ -254,6 +255,8 @@ class Scheduler:
         self._arrivals += 1
         self.requests[new.request] = request
         self.waiting.push(request)
+        if new.max_tokens:
+            self._planner.isolation.arrived(request.tenant, now)
         if new.queue_seconds > 0:
             self._deadlines.add(new.request, now + new.queue_seconds, to_start=True)
         if new.seconds > 0:

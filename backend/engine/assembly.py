@@ -30,6 +30,9 @@ CPU_MOST_BYTES = 4 << 30
 # the time to the first token of a short question (docs/log.md).
 INTER_TOKEN_MS = {"cpu": 250.0, "cuda": 50.0}
 
+# Of that, the longest step for a loud tenant beside quiet ones: docs/design.md has what other parts would cost.
+ISOLATION = 0.25
+
 # A GPU's copy engine fetches 64 keys at a time, and they must not cross a page.
 PAGE_SIZE = {"cpu": 16, "cuda": 64}
 
@@ -57,6 +60,7 @@ def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) 
     )
     max_context = min(max_context, pages * page_size)
     runner = Runner(loaded.model, pages, page_size, options.max_running, max_context)
+    inter_token_ms = options.inter_token_ms or INTER_TOKEN_MS[device.type]
     settings = Settings(
         page_size=page_size,
         pages=pages,
@@ -64,7 +68,8 @@ def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) 
         max_step_tokens=max(options.max_step_tokens, options.max_running),
         max_context=max_context,
         max_waiting=options.max_waiting,
-        inter_token_s=(options.inter_token_ms or INTER_TOKEN_MS[device.type]) / 1000,
+        inter_token_s=inter_token_ms / 1000,
+        isolation_s=(options.isolation_ms or inter_token_ms * ISOLATION) / 1000,
         arm=options.arm,
     )
     # A secret of this process: nobody outside can construct two prompts with one digest.
