@@ -70,8 +70,7 @@ def evict_page_us(leaves: int) -> float:
     for number in range(leaves):
         cached_prompt(cache, token_block(f"leaf {number}", PAGE_SIZE))
     lease = cache.acquire(cache.key(b""))
-    count = min(leaves // 2, 500)
-    return best_us(lambda: cache.extend(lease, 1), repeat=1, number=count)
+    return best_us(lambda: cache.extend(lease, 1), repeat=10, number=50)
 
 
 def resident_bytes() -> int:

@@ -180,15 +180,16 @@ class PrefixCache:
             return True  # also for who is above a quota that was lowered
         if pages > self.available:
             return False
-        account = lease.account
+        account, pool = lease.account, self.pool
         if account.limit and not self.reclaim.make_quota_room(account, pages):
             self._refused_for_quota += 1
             return False
-        if pages > self.pool.free:
-            self.reclaim.make_room(pages - self.pool.free)
-        lease.pages.extend(self.pool.take(pages))
+        if pages > (free := pool.free):
+            self.reclaim.make_room(pages - free)
+        lease.pages.extend(pool.take(pages))
         account.private += pages
-        self.books.watch(account)
+        if account.limit:
+            self.books.watch(account)
         return True
 
     def schedule(self, lease: Lease, planned: int) -> None:

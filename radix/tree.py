@@ -252,13 +252,13 @@ class RadixTree:
         parent = node.parent
         if parent is None or node.children:
             raise InvariantError(f"node {node.serial} is not a leaf and cannot be taken out")
-        if node.is_tail:
-            assert parent.tails is not None  # it hangs there
+        if node.digests:
+            del self.index[node.digests[0]]
+        else:
+            assert parent.tails is not None  # a tail, it hangs there
             del parent.tails[node.label]
             if not parent.tails:
                 parent.tails = None
-        else:
-            del self.index[node.digests[0]]
         parent.children -= 1
         node.parent = None
         self.pages -= len(node.pages)
