@@ -223,7 +223,7 @@ def test_with_an_aim_for_the_time_between_tokens(house: House) -> None:
 
 @pytest.mark.parametrize(("depth", "queued"), [(1, False), (2, False), (2, True)])
 def test_decodes_that_steps_leave_out(house: House, monkeypatch: pytest.MonkeyPatch, depth: int, queued: bool) -> None:
-    """A loud tenant's streams stand still for a step when somebody else's request starts, and go on as if nothing were."""
+    """A loud tenant's streams stand still for a step when somebody else's request starts, and go on as before."""
     monkeypatch.setattr(isolation, "_EVERY_S", 0.0)
     engine = house.engine(depth=depth, queued=queued, max_running=16, inter_token_s=10.0, isolation_s=1.0)
     scheduler = engine.loop.scheduler
