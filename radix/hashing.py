@@ -28,6 +28,9 @@ BlockHash = Callable[[bytes, int], int]
 xxh3: BlockHash = xxh3_64_intdigest
 """The block hash in use; tests put weak ones in its place. No function around it: it is called for each block."""
 
+# Blocks that are cut out of a key with one call.
+_TOGETHER = 16
+
 
 def derive_key(secret: bytes, *fields: str) -> bytes:
     """32 bytes for a list of names: BLAKE2b keyed with ``secret`` (0-64 bytes), each name framed with its length."""
@@ -106,8 +109,11 @@ def digest_blocks(key: Key, page_size: int, block_hash: BlockHash = xxh3) -> Non
 
 def _extend(key: Key, blocks: int, page_size: int, digest: int, block_hash: BlockHash) -> None:
     width = page_size * PACKED_BYTES
-    fresh = key.packed[len(key.digests) * width : blocks * width]
-    key.digests.extend([digest := block_hash(block, digest) for (block,) in iter_unpack(f"{width}s", fresh)])
+    done = len(key.digests)
+    grouped = done + (blocks - done) // _TOGETHER * _TOGETHER
+    for start, end, together in ((done, grouped, _TOGETHER), (grouped, blocks, 1)):
+        groups = iter_unpack(f"{width}s" * together, key.packed[start * width : end * width])
+        key.digests.extend([digest := block_hash(block, digest) for group in groups for block in group])
 
 
 def common_blocks(ours: "array[int]", theirs: "array[int]") -> int:
