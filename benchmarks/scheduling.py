@@ -120,10 +120,10 @@ def fair() -> list[dict[str, Any]]:
     return rows
 
 
-def isolation() -> list[dict[str, Any]]:
+def isolation(seconds: float = 30.0) -> list[dict[str, Any]]:
     """What the quiet tenant gains in overload, and what it costs, by the longest step of the loud one."""
-    quiet = list(requests_of("quiet", 1, 16.0, 30))
-    loud = list(requests_of("loud", 2, 160.0, 30))
+    quiet = list(requests_of("quiet", 1, 16.0, seconds))
+    loud = list(requests_of("loud", 2, 160.0, seconds))
     trace = sorted([*quiet, *loud], key=lambda traced: traced.arrival)
     alone = simulate(quiet, engine()).ttft_p99
     rows = []
