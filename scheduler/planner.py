@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from radix.cache import PrefixCache
-from radix.packing import TOKEN_BYTES
+from radix.packing import PACKED_BYTES, TOKEN_BYTES
 from scheduler.admission import Admission, pages_for
 from scheduler.chunking import StepBudget
 from scheduler.cost import OnlineFit, Work, attended_of, read_of
@@ -36,6 +36,7 @@ _SOON_S = 0.01
 _SCORED = 256
 
 _UNKNOWN = bytes(TOKEN_BYTES)
+_HIGH_BYTE = bytes(TOKEN_BYTES - PACKED_BYTES)  # of a packed id that is sent
 
 
 class Step(NamedTuple):
@@ -196,7 +197,7 @@ class Planner:
                     new.request,
                     request.slot,
                     start,
-                    request.key.tokens(start) if known else _UNKNOWN,
+                    bytes(request.key.packed[start * PACKED_BYTES :] + _HIGH_BYTE) if known else _UNKNOWN,
                     new.max_tokens > 0,
                     pages,
                     lease.cached - start if lease.cached > start else 0,
