@@ -27,7 +27,8 @@ ARMS = ("shared", "paged", "continuous", "static")
 class ServeOptions(msgspec.Struct, frozen=True):
     """What ``banyan serve`` was told. ``model`` empty: the bundled one. ``kv_memory`` in bytes, 0: the engine chooses.
 
-    ``port`` 0: any free one. ``threads``, ``inter_token_ms``, ``max_step_tokens`` 0: chosen by the engine.
+    ``port`` 0: any free one. ``threads``, ``inter_token_ms``, ``isolation_ms``, ``max_step_tokens`` 0: chosen by the
+    engine.
     """
 
     model: str
@@ -43,6 +44,7 @@ class ServeOptions(msgspec.Struct, frozen=True):
     max_waiting: int
     max_step_tokens: int
     inter_token_ms: int
+    isolation_ms: int
     overlap: bool
     arm: str
     threads: int
@@ -248,6 +250,15 @@ SERVE_OPTIONS = (
         0,
         "aim for the time between two tokens of an answer, in milliseconds: new prompts are computed in pieces so "
         "small that a step keeps to it; 0: chosen for the device",
+    ),
+    Option(
+        "isolation-ms",
+        "MS",
+        whole_number(0, 60_000),
+        0,
+        "longest step, in milliseconds, that prompts of a tenant may make which uses most of the engine while others "
+        "want little: shorter steps, sooner first tokens for them, less throughput for it; 0: a quarter of "
+        "inter-token-ms; as much as that or more: never",
     ),
     Option(
         "overlap",

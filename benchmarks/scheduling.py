@@ -1,6 +1,6 @@
 """What the cache and the scheduler promise, as figures of the simulator. Prints tables; no pass or fail.
 
-    python -m benchmarks.scheduling [cold] [fair] [long] [waste] [overlap] [ladder] [--json FILE]
+    python -m benchmarks.scheduling [cold] [fair] [isolation] [long] [waste] [overlap] [ladder] [--json FILE]
 
 Without names all of them, in about ten minutes. Every figure is a prediction of a cost model
 (``scheduler/machines.py``) driven by the engine's own scheduler and step loop; what can be shown on the real engine:
@@ -20,7 +20,7 @@ from scheduler.chat_trace import ChatShape, chat
 from scheduler.machines import H200_8B
 from scheduler.settings import Settings
 from scheduler.simulate.figures import Figures
-from scheduler.simulate.fleet import simulate
+from scheduler.simulate.fleet import Fleet, simulate
 from scheduler.simulate.replica import Engine
 from scheduler.trace import TracedRequest, shared_prefixes, token_block
 
@@ -34,6 +34,7 @@ SETTINGS = Settings(
     max_context=65_536,
     max_waiting=100_000,
     inter_token_s=AIM_S,
+    isolation_s=AIM_S / 4,
 )
 
 
@@ -116,6 +117,34 @@ def fair() -> list[dict[str, Any]]:
     for alone, beside in ((0, 1), (2, 3)):
         rows[alone]["p99 to alone"] = 1.0
         rows[beside]["p99 to alone"] = rows[beside]["p99 s"] / rows[alone]["p99 s"]
+    return rows
+
+
+def isolation(seconds: float = 30.0) -> list[dict[str, Any]]:
+    """What the quiet tenant gains in overload, and what it costs, by the longest step of the loud one."""
+    quiet = list(requests_of("quiet", 1, 16.0, seconds))
+    loud = list(requests_of("loud", 2, 160.0, seconds))
+    trace = sorted([*quiet, *loud], key=lambda traced: traced.arrival)
+    alone = simulate(quiet, engine()).ttft_p99
+    rows = []
+    for limit_s in (0.0, 0.020, 0.016, 0.014, 0.0125, 0.010):
+        fleet = Fleet(engine(isolation_s=limit_s))
+        figures = fleet.run(trace)
+        mine = next(tenant for tenant in figures.tenants if tenant.tenant == "quiet")
+        service = sum(record.service_then for record in fleet.recorder.tenants.values())
+        rows.append(
+            {
+                "longest step of the loud ms": 1e3 * limit_s if limit_s else "none",
+                "TTFT p50 s": mine.ttft_p50,
+                "p99 s": mine.ttft_p99,
+                "p99 to alone": mine.ttft_p99 / alone,
+                "service/s while both ask": service / fleet.recorder.last_arrival,
+                "of that without": 0.0,
+                "gap p99 ms": 1e3 * figures.itl_p99,
+            }
+        )
+    for row in rows:
+        row["of that without"] = row["service/s while both ask"] / rows[0]["service/s while both ask"]
     return rows
 
 
@@ -253,6 +282,7 @@ def highest_rate(run: Callable[[float], Figures], limit: float) -> tuple[float, 
 SCENARIOS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "cold": cold,
     "fair": fair,
+    "isolation": isolation,
     "long": long,
     "waste": waste,
     "overlap": overlap,

@@ -47,7 +47,7 @@ class Books:
 
     def watch(self, account: Account) -> None:
         """The account has got pages: remember it while it is above its watermark."""
-        if account.limit and account.excess > 0:
+        if account.excess > 0:
             self.over[account] = None
 
     def tenants(self) -> list[TenantPages]:

@@ -21,9 +21,10 @@ from radix.books import Books
 from radix.check import check_cache
 from radix.errors import CacheError, LeaseError, PinError
 from radix.eviction import EvictionOrder
-from radix.hashing import TOKEN_BYTES, BlockHash, Key, derive_key, derive_seed, digest_blocks, xxh3
+from radix.hashing import BlockHash, Key, derive_key, derive_seed, digest_blocks, xxh3
 from radix.inflight import Frontiers, Ticket
 from radix.lease import Lease
+from radix.packing import PACKED_BYTES, pack
 from radix.pins import Pin, Pins, PinState
 from radix.policies import DEFAULT, POLICIES
 from radix.pool import PagePool
@@ -91,7 +92,8 @@ class PrefixCache:
         return self.books.most(tenant)
 
     def key(self, tokens: bytes, tenant: str = "", namespace: str = "") -> Key:
-        """A key for ``tokens`` (little-endian uint32), digests included. O(tokens).
+        """A key for ``tokens`` (little-endian uint32), digests included. O(tokens). Raises ``CacheError``
+        for half an id and for one above 2**24 - 1.
 
         Sequences share pages within one tenant and namespace, and with everybody as far as they begin like a registered
         public prompt.
@@ -99,12 +101,13 @@ class PrefixCache:
         if tenant.startswith("\0"):
             raise CacheError(f"{tenant!r} is not a tenant's name")
         root, private_key, seed = self._names(tenant, namespace)
-        shared = self.public.shared_blocks(tokens)
+        packed = pack(tokens)
+        shared = self.public.shared_blocks(packed)
         if shared:
-            key = Key(tokens, tenant, ROOT, private_key, self.public.seed, len(shared))
+            key = Key(packed, tenant, ROOT, private_key, self.public.seed, len(shared))
             key.digests = shared
         else:
-            key = Key(tokens, tenant, root, private_key, seed, 0)
+            key = Key(packed, tenant, root, private_key, seed, 0)
         digest_blocks(key, self.page_size, self.block_hash)
         return key
 
@@ -117,7 +120,7 @@ class PrefixCache:
         if node is None:
             return 0
         tail = self.tree.tail(node, key)
-        return node.end * self.page_size + (len(tail.tokens) // TOKEN_BYTES if tail else 0)
+        return node.end * self.page_size + (len(tail.packed) // PACKED_BYTES if tail else 0)
 
     def ticket(self, key: Key, owner: object = None) -> Ticket:
         """A standing for a sequence that waits; it is among the unmatched of its tenant until ``match``."""
@@ -158,7 +161,7 @@ class PrefixCache:
         account.leases += 1
         tail = self.tree.tail(node, key)
         if tail is not None:
-            cached += len(tail.tokens) // TOKEN_BYTES
+            cached += len(tail.packed) // PACKED_BYTES
             pages.extend(tail.pages)
             self.reclaim.remove(tail)
             account.private += 1
@@ -177,15 +180,16 @@ class PrefixCache:
             return True  # also for who is above a quota that was lowered
         if pages > self.available:
             return False
-        account = lease.account
+        account, pool = lease.account, self.pool
         if account.limit and not self.reclaim.make_quota_room(account, pages):
             self._refused_for_quota += 1
             return False
-        if pages > self.pool.free:
-            self.reclaim.make_room(pages - self.pool.free)
-        lease.pages.extend(self.pool.take(pages))
+        if pages > (free := pool.free):
+            self.reclaim.make_room(pages - free)
+        lease.pages.extend(pool.take(pages))
         account.private += pages
-        self.books.watch(account)
+        if account.limit:
+            self.books.watch(account)
         return True
 
     def schedule(self, lease: Lease, planned: int) -> None:
@@ -205,7 +209,7 @@ class PrefixCache:
         # Asked for each row of each step, and most rows do not fill a page: that much first, in 0.2 us.
         if (
             lease.computed <= computed < lease.boundary
-            and computed * TOKEN_BYTES <= len(lease.key.tokens)
+            and computed * PACKED_BYTES <= len(lease.key.packed)
             and not lease.pending
             and not lease.released
         ):
@@ -239,7 +243,7 @@ class PrefixCache:
         whole, rest = divmod(lease.computed, self.page_size)
         if keep_tail and rest and whole == lease.published:
             start = whole * self.tree.width
-            if self._hang(lease, bytes(lease.key.tokens[start : start + rest * TOKEN_BYTES]), private[0]):
+            if self._hang(lease, bytes(lease.key.packed[start : start + rest * PACKED_BYTES]), private[0]):
                 del private[0]
         self._free_private(lease, private)
         self.order.unlock(node, self._releases)
@@ -470,9 +474,9 @@ class PrefixCache:
                 lease.pending.insert(0, (blocks, end))
                 return
 
-    def _hang(self, lease: Lease, tokens: bytes, page: int) -> bool:
+    def _hang(self, lease: Lease, packed: bytes, page: int) -> bool:
         """Leave a partly filled page for whoever goes on; False when there is one with the same tokens already."""
-        tail = self.tree.hang(lease.node, lease.account, lease.key, tokens, page)
+        tail = self.tree.hang(lease.node, lease.account, lease.key, packed, page)
         if tail is None:
             return False
         lease.account.private -= 1

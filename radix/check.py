@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from radix.errors import InvariantError
 from radix.eviction import EvictionOrder
-from radix.hashing import TOKEN_BYTES, BlockHash, derive_seed
+from radix.hashing import BlockHash, derive_seed
 from radix.inflight import Frontiers, Group, Shelf
 from radix.lease import Lease
+from radix.packing import PACKED_BYTES
 from radix.pins import Pins
 from radix.pool import PagePool
 from radix.public import PUBLIC, ROOT, PublicPrompts
@@ -84,7 +85,7 @@ def _check_edges(tree: RadixTree, nodes: list[Node]) -> None:
             continue
         _require(len(node.pages) == len(node.digests), f"node {node.serial}: {len(node.pages)} pages")
         _require(
-            len(node.tokens) == len(node.digests) * tree.width, f"node {node.serial}: {len(node.tokens)} token bytes"
+            len(node.packed) == len(node.digests) * tree.width, f"node {node.serial}: {len(node.packed)} token bytes"
         )
     for node in [*nodes, *tree.roots.values()]:
         _require(node.children == children[node.serial], f"node {node.serial} counts {node.children} children")
@@ -98,11 +99,11 @@ def _check_edges(tree: RadixTree, nodes: list[Node]) -> None:
 def _check_tail(tree: RadixTree, node: Node) -> None:
     _require(len(node.pages) == 1 and not node.children, f"tail {node.serial} has more than a page")
     _require(node.locks == 0 and node.soft == 0, f"tail {node.serial} is locked or pinned")
-    size = len(node.tokens)
-    _require(0 < size < tree.width and size % TOKEN_BYTES == 0, f"tail {node.serial} has {size} token bytes")
+    size = len(node.packed)
+    _require(0 < size < tree.width and size % PACKED_BYTES == 0, f"tail {node.serial} has {size} token bytes")
     siblings = (node.parent.tails if node.parent else None) or {}
     _require(siblings.get(node.label) is node, f"tail {node.serial} is not under its own label")
-    _require(node.label.endswith(node.tokens), f"the label of tail {node.serial} is not that of its tokens")
+    _require(node.label.endswith(node.packed), f"the label of tail {node.serial} is not that of its tokens")
 
 
 def _check_digests(
@@ -130,10 +131,10 @@ def _check_digests(
             digest = node.digests[0]  # its seed is a secret of the tenant's; verified below for those who have a lease
         else:
             seed = public.seed if at_root else parent.digests[-1]
-            digest = block_hash(bytes(node.tokens[: tree.width]), seed)
+            digest = block_hash(bytes(node.packed[: tree.width]), seed)
         _require(digest == node.digests[0], f"node {node.serial}: digest of block 0 is not that of its tokens")
         for block in range(1, len(node.digests)):
-            digest = block_hash(bytes(node.tokens[block * tree.width : (block + 1) * tree.width]), digest)
+            digest = block_hash(bytes(node.packed[block * tree.width : (block + 1) * tree.width]), digest)
             _require(
                 digest == node.digests[block], f"node {node.serial}: digest of block {block} is not that of its tokens"
             )
@@ -146,7 +147,7 @@ def _check_fence(lease: Lease, tree: RadixTree, block_hash: BlockHash) -> None:
     if len(key.digests) <= at:
         return
     seed = derive_seed(key.private_key, key.digests[at - 1] if at else None)
-    block = bytes(key.tokens[at * tree.width : (at + 1) * tree.width])
+    block = bytes(key.packed[at * tree.width : (at + 1) * tree.width])
     _require(block_hash(block, seed) == key.digests[at], "the first private block is not chained from its tenant's key")
 
 
@@ -214,7 +215,7 @@ def _check_lease(tree: RadixTree, lease: Lease) -> None:
     """A lease's path spells its key, and its pages are those of the path or its own duplicates."""
     width = tree.width
     _require(not lease.released, "a released lease is still held by the cache")
-    _require(lease.computed <= len(lease.pages) * (width // TOKEN_BYTES), "a lease computed more than its pages hold")
+    _require(lease.computed <= len(lease.pages) * (width // PACKED_BYTES), "a lease computed more than its pages hold")
     end = lease.node.end
     _require(end == lease.published, f"a lease published {lease.published} blocks and ends at block {end}")
     duplicates = set(lease.duplicates)
@@ -223,8 +224,8 @@ def _check_lease(tree: RadixTree, lease: Lease) -> None:
         held = lease.pages[node.depth : node.end]
         for ours, theirs in zip(held, node.pages, strict=True):
             _require(ours == theirs or ours in duplicates, f"a lease uses page {ours} where the tree has {theirs}")
-        spelled = lease.key.tokens[node.depth * width : node.depth * width + len(node.tokens)]
-        _require(spelled == node.tokens, f"the path of a lease does not spell its key at node {node.serial}")
+        spelled = lease.key.packed[node.depth * width : node.depth * width + len(node.packed)]
+        _require(spelled == node.packed, f"the path of a lease does not spell its key at node {node.serial}")
         if node.parent is not None:
             owners = {lease.key.owner(node.depth), lease.key.owner(node.end - 1)}
             _require(owners == {node.owner}, f"a lease stands on node {node.serial} of somebody else")

@@ -69,7 +69,11 @@ class EvictionOrder:
         if place is None:
             return
         node.place = None
-        self.leaves.remove(place)
+        # Eviction takes the first, which needs no search.
+        if self.leaves[0] is place:
+            self.leaves.pop(0)
+        else:
+            self.leaves.remove(place)
         if self.limited and (own := self.limited.get(node.account)) is not None:
             own.remove(place)
 

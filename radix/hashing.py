@@ -1,6 +1,6 @@
 """Chained, seeded block digests: what finds a block of tokens in the tree. Knows no pages and no nodes.
 
-The digest of block i is xxh3-64 of its token bytes, seeded with the digest of block i-1; the seed of block 0 is a
+The digest of block i is xxh3-64 of its packed token ids, seeded with the digest of block i-1; the seed of block 0 is a
 keyed hash of the namespace. So one 64-bit number stands for a namespace and everything up to the end of a block.
 Digests only *find*: the tree compares the tokens before it uses a page, so a collision, forged or not, costs sharing
 and never an answer.
@@ -16,20 +16,20 @@ so what follows is found by that tenant only::
 from array import array
 from collections.abc import Callable
 from hashlib import blake2b
+from struct import iter_unpack
 
 from xxhash import xxh3_64_intdigest
 
-from radix.errors import CacheError
-
-TOKEN_BYTES = 4
+from radix.packing import PACKED_BYTES, pack, unpack
 
 BlockHash = Callable[[bytes, int], int]
-"""(block of little-endian uint32 token ids, seed) -> 64-bit digest."""
+"""(block of packed token ids, seed) -> 64-bit digest."""
 
+xxh3: BlockHash = xxh3_64_intdigest
+"""The block hash in use; tests put weak ones in its place. No function around it: it is called for each block."""
 
-def xxh3(block: bytes, seed: int) -> int:
-    """The block hash in use; tests put weak ones in its place."""
-    return xxh3_64_intdigest(block, seed)
+# Blocks that are cut out of a key with one call.
+_TOGETHER = 16
 
 
 def derive_key(secret: bytes, *fields: str) -> bytes:
@@ -55,28 +55,34 @@ class Key:
     private_key    derived from tenant and namespace; seeds the first block that is not public
     public_blocks  leading blocks that are wholly inside of a registered public prompt
     seed           of block 0
-    tokens         little-endian uint32 ids; may grow at the end, never change
+    packed         token ids, three bytes each (``radix.packing``); may grow at the end, never change
     digests        of the first ``len(digests)`` full blocks; ``digest_blocks`` brings them up to date
     """
 
-    __slots__ = ("digests", "private_key", "public_blocks", "root", "seed", "tenant", "tokens")
+    __slots__ = ("digests", "packed", "private_key", "public_blocks", "root", "seed", "tenant")
 
     def __init__(
-        self, tokens: bytes, tenant: str, root: str, private_key: bytes, seed: int, public_blocks: int
+        self, packed: bytearray, tenant: str, root: str, private_key: bytes, seed: int, public_blocks: int
     ) -> None:
-        if len(tokens) % TOKEN_BYTES:
-            raise CacheError(f"token bytes must be a multiple of {TOKEN_BYTES}, got {len(tokens)}")
         self.tenant = tenant
         self.root = root
         self.private_key = private_key
         self.seed = seed
         self.public_blocks = public_blocks
-        self.tokens = bytearray(tokens)
+        self.packed = packed
         self.digests: array[int] = array("Q")
 
     def __len__(self) -> int:
         """Number of tokens."""
-        return len(self.tokens) // TOKEN_BYTES
+        return len(self.packed) // PACKED_BYTES
+
+    def extend(self, tokens: bytes) -> None:
+        """The sequence goes on with these uint32 ids. Raises ``CacheError`` as ``pack``."""
+        self.packed += pack(tokens)
+
+    def tokens(self, start: int = 0, end: int | None = None) -> bytes:
+        """uint32 ids of the tokens ``start``..``end``, None: to the last. O(those)."""
+        return unpack(self.packed[start * PACKED_BYTES : None if end is None else end * PACKED_BYTES])
 
     def owner(self, block: int) -> bytes:
         """Whose a block is: empty for a public one."""
@@ -84,9 +90,9 @@ class Key:
 
 
 def digest_blocks(key: Key, page_size: int, block_hash: BlockHash = xxh3) -> None:
-    """Bring ``key.digests`` up to date with all full blocks of ``key.tokens``. O(new tokens), about 0.15 us a block."""
+    """Bring ``key.digests`` up to date with all full blocks of ``key.packed``. O(new tokens), about 0.15 us a block."""
     digests = key.digests
-    blocks = len(key.tokens) // (page_size * TOKEN_BYTES)
+    blocks = len(key.packed) // (page_size * PACKED_BYTES)
     fence = key.public_blocks
     if len(digests) < fence:
         _extend(key, min(fence, blocks), page_size, digests[-1] if digests else key.seed, block_hash)
@@ -102,13 +108,12 @@ def digest_blocks(key: Key, page_size: int, block_hash: BlockHash = xxh3) -> Non
 
 
 def _extend(key: Key, blocks: int, page_size: int, digest: int, block_hash: BlockHash) -> None:
-    width = page_size * TOKEN_BYTES
-    done = len(key.digests) * width
-    fresh = bytes(key.tokens[done : blocks * width])
-    append = key.digests.append
-    for at in range(0, len(fresh), width):
-        digest = block_hash(fresh[at : at + width], digest)
-        append(digest)
+    width = page_size * PACKED_BYTES
+    done = len(key.digests)
+    grouped = done + (blocks - done) // _TOGETHER * _TOGETHER
+    for start, end, together in ((done, grouped, _TOGETHER), (grouped, blocks, 1)):
+        groups = iter_unpack(f"{width}s" * together, key.packed[start * width : end * width])
+        key.digests.extend([digest := block_hash(block, digest) for group in groups for block in group])
 
 
 def common_blocks(ours: "array[int]", theirs: "array[int]") -> int:

@@ -7,7 +7,8 @@ tokens are public text. Digests find the prompt, its tokens decide.
 from array import array
 
 from radix.errors import CacheError
-from radix.hashing import TOKEN_BYTES, BlockHash, Key, derive_key, derive_seed, digest_blocks
+from radix.hashing import BlockHash, Key, derive_key, derive_seed, digest_blocks
+from radix.packing import PACKED_BYTES, TOKEN_BYTES, pack
 
 ROOT = "public"
 """Name of the root of public blocks. Those of tenants begin with a digit, so none is called so."""
@@ -22,26 +23,26 @@ class PublicPrompts:
 
     def __init__(self, page_size: int, secret: bytes, block_hash: BlockHash) -> None:
         self.page_size = page_size
-        self._width = page_size * TOKEN_BYTES
         self._block_hash = block_hash
         self._key = derive_key(secret, "public")
         self.seed = derive_seed(self._key)
         self._prompts: dict[bytes, Key] = {}
         # Digest of each block of each prompt -> prompts that have it (prompts share beginnings), the first one decides.
-        self._blocks: dict[int, list[bytes]] = {}
+        self._blocks: dict[int, list[Key]] = {}
 
     def __len__(self) -> int:
         return len(self._prompts)
 
     def key(self, tokens: bytes) -> Key:
         """A key in which every block is public."""
-        key = Key(tokens, PUBLIC, ROOT, self._key, self.seed, len(tokens) // self._width)
+        packed = pack(tokens)
+        key = Key(packed, PUBLIC, ROOT, self._key, self.seed, len(packed) // (self.page_size * PACKED_BYTES))
         digest_blocks(key, self.page_size, self._block_hash)
         return key
 
     def register(self, tokens: bytes) -> Key:
         """Make ``tokens`` public; again is fine. Raises ``CacheError`` for less than a page: it would share nothing."""
-        if len(tokens) < self._width:
+        if len(tokens) < self.page_size * TOKEN_BYTES:
             raise CacheError(
                 f"a public prompt needs at least a page of {self.page_size} tokens, got {len(tokens) // TOKEN_BYTES}"
             )
@@ -50,7 +51,7 @@ class PublicPrompts:
             return known
         key = self._prompts[tokens] = self.key(tokens)
         for digest in key.digests:
-            self._blocks.setdefault(digest, []).append(tokens)
+            self._blocks.setdefault(digest, []).append(key)
         return key
 
     def unregister(self, tokens: bytes) -> bool:
@@ -59,28 +60,28 @@ class PublicPrompts:
         if key is None:
             return False
         for digest in set(key.digests):
-            left = [prompt for prompt in self._blocks[digest] if prompt != tokens]
+            left = [prompt for prompt in self._blocks[digest] if prompt is not key]
             if left:
                 self._blocks[digest] = left
             else:
                 del self._blocks[digest]
         return True
 
-    def shared_blocks(self, tokens: bytes) -> "array[int]":
-        """Digests of the leading blocks of ``tokens`` that lie within a registered prompt. O(those blocks)."""
+    def shared_blocks(self, packed: bytearray) -> "array[int]":
+        """Digests of the leading blocks of ``packed`` ids that lie within a registered prompt. O(those blocks)."""
         digests: array[int] = array("Q")
         if not self._blocks:
             return digests
         digest, last = self.seed, None
-        width, known, block_hash = self._width, self._blocks, self._block_hash
-        for at in range(0, len(tokens) - width + 1, width):
-            digest = block_hash(tokens[at : at + width], digest)
+        width, known, block_hash = self.page_size * PACKED_BYTES, self._blocks, self._block_hash
+        for at in range(0, len(packed) - width + 1, width):
+            digest = block_hash(bytes(packed[at : at + width]), digest)
             prompts = known.get(digest)
             if prompts is None:
                 break
             digests.append(digest)
             last = prompts
         end = len(digests) * width
-        if last is not None and not any(prompt[:end] == tokens[:end] for prompt in last):
+        if last is not None and not any(prompt.packed.startswith(packed[:end]) for prompt in last):
             return array("Q")  # a digest collision; sharing nothing is always right
         return digests

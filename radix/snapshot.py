@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from radix.hashing import TOKEN_BYTES
+from radix.packing import PACKED_BYTES, unpack
 from radix.tree import Node
 
 PREVIEW_TOKENS = 24
@@ -92,12 +92,12 @@ def _view(node: Node, viewer: Viewer, now: int, page_size: int, public: str, pin
         id=node.serial,
         parent=parent.serial if parent is not None and parent.parent is not None else 0,
         tenant=None if name == public else name,
-        tokens=len(node.tokens) // TOKEN_BYTES,
+        tokens=len(node.packed) // PACKED_BYTES,
         pages=len(node.pages),
         depth_tokens=node.depth * page_size,
         locks=node.locks if told else 0,
         pinned=pinned,
         hits=node.hits if told else 0,
         idle=max(now - node.last_use, 0) if told and not node.locks else 0,
-        preview=bytes(node.tokens[: PREVIEW_TOKENS * TOKEN_BYTES]) if own else b"",
+        preview=unpack(node.packed[: PREVIEW_TOKENS * PACKED_BYTES]) if own else b"",
     )

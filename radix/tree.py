@@ -12,7 +12,8 @@ from array import array
 
 from radix.accounts import Account
 from radix.errors import InvariantError
-from radix.hashing import TOKEN_BYTES, Key, common_blocks
+from radix.hashing import Key, common_blocks
+from radix.packing import PACKED_BYTES
 
 
 class Node:
@@ -20,12 +21,12 @@ class Node:
 
     digests   one per block (uint64); empty for a root and for a tail
     pages     one page id (int32) per block; a tail has one page, filled in part
-    tokens    little-endian uint32, page_size per block; a tail has 1..page_size-1 tokens
+    packed    token ids as in ``Key``, page_size per block; a tail has 1..page_size-1 tokens
     account   who pays for the pages; an edge is wholly public or wholly one tenant's
     owner     private key of the tenant and namespace that may use it, empty: public
     depth     blocks from the root to the start of the edge
     children  number of nodes below, tails included
-    tails     private key + tokens -> partly filled page at the end of this edge; None: none
+    tails     private key + packed ids -> partly filled page at the end of this edge; None: none
     label     of a tail: its key among its parent's tails
     locks     leases and hard pins that end here + children that are locked
     soft      soft pins that end here
@@ -45,13 +46,13 @@ class Node:
         "last_use",
         "locks",
         "owner",
+        "packed",
         "pages",
         "parent",
         "place",
         "serial",
         "soft",
         "tails",
-        "tokens",
     )
 
     def __init__(self, parent: "Node | None", account: Account, owner: bytes, depth: int, serial: int) -> None:
@@ -62,7 +63,7 @@ class Node:
         self.serial = serial
         self.digests: array[int] = array("Q")
         self.pages: array[int] = array("i")
-        self.tokens = bytearray()
+        self.packed = bytearray()
         self.children = 0
         self.tails: dict[bytes, Node] | None = None
         self.locks = 0
@@ -86,7 +87,7 @@ class Node:
         """Give back what arrays keep in reserve for growing. O(edge)."""
         self.digests = self.digests[:]
         self.pages = self.pages[:]
-        self.tokens = self.tokens[:]
+        self.packed = self.packed[:]
 
 
 Place = tuple[int, float, int, Node]
@@ -111,7 +112,7 @@ class RadixTree:
 
     def __init__(self, page_size: int) -> None:
         self.page_size = page_size
-        self.width = page_size * TOKEN_BYTES
+        self.width = page_size * PACKED_BYTES
         self.pages = 0
         self.roots: dict[str, Root] = {}
         self.index: dict[int, Node] = {}
@@ -132,7 +133,7 @@ class RadixTree:
         """
         path: list[Node] = []
         node: Node | None = self.roots.get(key.root)
-        digests, tokens, public = key.digests, key.tokens, key.public_blocks
+        digests, packed, public = key.digests, key.packed, key.public_blocks
         index, width, blocks = self.index, self.width, len(key.digests)
         at = 0
         # About 0.6 us an edge: no calls but one comparison of tokens where the whole edge matches.
@@ -142,7 +143,7 @@ class RadixTree:
                 break
             ours = child.digests
             end = at + len(ours)
-            if end > blocks or ours[-1] != digests[end - 1] or not tokens.startswith(child.tokens, at * width):
+            if end > blocks or ours[-1] != digests[end - 1] or not packed.startswith(child.packed, at * width):
                 count = self.match(child, key)
                 return path, (child if count else None), count
             path.append(child)
@@ -159,9 +160,9 @@ class RadixTree:
         ours, theirs, at = node.digests, key.digests, node.depth
         count = min(len(ours), len(theirs) - at)
         if count == len(ours) and ours[-1] == theirs[at + count - 1]:
-            return count if key.tokens.startswith(node.tokens, at * self.width) else 0
+            return count if key.packed.startswith(node.packed, at * self.width) else 0
         count = common_blocks(ours, theirs[at : at + count])
-        return count if key.tokens.startswith(node.tokens[: count * self.width], at * self.width) else 0
+        return count if key.packed.startswith(node.packed[: count * self.width], at * self.width) else 0
 
     def tail(self, node: Node, key: Key) -> Node | None:
         """The longest tail at the end of ``node`` that ``key`` continues. O(page_size) where tails hang, else O(1).
@@ -171,8 +172,8 @@ class RadixTree:
         if node.tails is None:
             return None
         start = node.end * self.width
-        rest = key.private_key + key.tokens[start : start + self.width - TOKEN_BYTES]
-        for size in range(len(rest), len(key.private_key), -TOKEN_BYTES):
+        rest = key.private_key + key.packed[start : start + self.width - PACKED_BYTES]
+        for size in range(len(rest), len(key.private_key), -PACKED_BYTES):
             found = node.tails.get(rest[:size])
             if found is not None:
                 return found
@@ -192,8 +193,8 @@ class RadixTree:
         upper = self._node(parent, node.account, node.owner, node.depth)
         upper.digests, node.digests = node.digests[:blocks], node.digests[blocks:]
         upper.pages, node.pages = node.pages[:blocks], node.pages[blocks:]
-        upper.tokens = node.tokens[: blocks * self.width]
-        node.tokens = node.tokens[blocks * self.width :]
+        upper.packed = node.packed[: blocks * self.width]
+        node.packed = node.packed[blocks * self.width :]
         upper.children = 1
         upper.locks = 1 if node.locks else 0
         upper.hits = node.hits
@@ -216,17 +217,17 @@ class RadixTree:
         """Lengthen an edge without children to ``blocks`` blocks from the root. Amortized O(new tokens)."""
         start = node.end
         node.digests += key.digests[start:blocks]
-        node.tokens += key.tokens[start * self.width : blocks * self.width]
+        node.packed += key.packed[start * self.width : blocks * self.width]
         node.pages.extend(pages)
         self.pages += len(pages)
 
-    def hang(self, parent: Node, account: Account, key: Key, tokens: bytes, page: int) -> Node | None:
-        """A partly filled page with ``tokens`` below the end of ``parent``; None when there is the same already."""
-        label = key.private_key + tokens
+    def hang(self, parent: Node, account: Account, key: Key, packed: bytes, page: int) -> Node | None:
+        """A partly filled page with the ids ``packed`` below the end of ``parent``; None when it is there already."""
+        label = key.private_key + packed
         if parent.tails is not None and label in parent.tails:
             return None
         node = self._node(parent, account, key.private_key, parent.end)
-        node.tokens += tokens
+        node.packed += packed
         node.pages.append(page)
         if parent.tails is None:
             parent.tails = {}
@@ -242,7 +243,7 @@ class RadixTree:
         gone = node.pages[keep:].tolist()
         del node.pages[keep:]
         del node.digests[keep:]
-        del node.tokens[keep * self.width :]
+        del node.packed[keep * self.width :]
         self.pages -= pages
         return gone
 
@@ -251,13 +252,13 @@ class RadixTree:
         parent = node.parent
         if parent is None or node.children:
             raise InvariantError(f"node {node.serial} is not a leaf and cannot be taken out")
-        if node.is_tail:
-            assert parent.tails is not None  # it hangs there
+        if node.digests:
+            del self.index[node.digests[0]]
+        else:
+            assert parent.tails is not None  # a tail, it hangs there
             del parent.tails[node.label]
             if not parent.tails:
                 parent.tails = None
-        else:
-            del self.index[node.digests[0]]
         parent.children -= 1
         node.parent = None
         self.pages -= len(node.pages)

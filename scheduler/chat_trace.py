@@ -12,8 +12,8 @@ from itertools import accumulate, count
 
 import msgspec
 
-from radix.hashing import TOKEN_BYTES
-from scheduler.trace import GOES_ON, STOP, TracedRequest, lognormal_length, token_block, zipf_weights
+from radix.packing import TOKEN_BYTES
+from scheduler.trace import GOES_ON, STOP, TracedRequest, lognormal_length, random_tokens, token_block, zipf_weights
 
 _GOES_ON = GOES_ON.to_bytes(TOKEN_BYTES, "little")
 _STOP = STOP.to_bytes(TOKEN_BYTES, "little")
@@ -126,7 +126,7 @@ def _turn(shape: ChatShape, chance: random.Random, arrival: float, talk: _Conver
     output = lognormal_length(chance, shape.output_tokens, shape.output_sigma, shape.max_tokens)
     return TracedRequest(
         arrival,
-        talk.history + chance.randbytes(question * TOKEN_BYTES),
+        talk.history + random_tokens(chance, question),
         output,
         shape.max_tokens,
         f"tenant {talk.tenant}",

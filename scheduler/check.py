@@ -49,7 +49,7 @@ def _check_tokens(request: Request) -> None:
     _require(
         request.output < request.new.max_tokens or request.new.max_tokens == 0, f"{name} has all its tokens and goes on"
     )
-    _require(bytes(request.key.tokens).startswith(request.new.prompt), f"{name} does not begin with its prompt")
+    _require(request.key.tokens().startswith(request.new.prompt), f"{name} does not begin with its prompt")
     _require(request.charged <= request.prompt_tokens, f"{name} is charged for more than its prompt")
 
 

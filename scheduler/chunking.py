@@ -4,6 +4,9 @@ from typing import Protocol
 
 from scheduler.cost import CostModel, attended_of, read_of
 
+# The shortest step, in steps that compute nothing.
+_LEAST_STEPS = 2.0
+
 
 class StepBudget(Protocol):
     """What is left of a step. ``context``: tokens before the first one computed."""
@@ -23,6 +26,11 @@ class StepBudget(Protocol):
 
     def take(self, count: int, context: int) -> None:
         """A chunk of ``count`` tokens is in the step."""
+        ...
+
+    def narrow(self, seconds: float) -> None:
+        """What is granted from now on is for tenants that are held back: only as long as the step is predicted to take
+        no more than ``seconds``."""
         ...
 
     @property
@@ -54,6 +62,9 @@ class TokenBudget:
         """So many less."""
         self._left -= count
 
+    def narrow(self, seconds: float) -> None:
+        """Nothing is known of time."""
+
     @property
     def spent(self) -> bool:
         """No token is left."""
@@ -71,11 +82,12 @@ class WholePrompts(TokenBudget):
 class TimeBudget:
     """At most ``tokens`` in a step, and, when a decode is in it, chunks only as long as the step is predicted to take
     no more than ``seconds``. Of what does not fit, the first chunk gets ``least`` tokens all the same: prompts go on
-    slowly rather than not at all. While nothing is known about the time, an eighth of ``tokens`` is the bound."""
+    slowly rather than not at all. While nothing is known about the time, an eighth of ``tokens`` is the bound. No step
+    is made so short that more than half of it would be what a step costs in any case."""
 
     def __init__(self, tokens: int, seconds: float, least: int) -> None:
         self._tokens = tokens
-        self._seconds = seconds
+        self._aim = self._seconds = seconds
         self._least = least
         self._model = CostModel()
         self._left = tokens
@@ -85,14 +97,22 @@ class TimeBudget:
         self._chunks = 0
         self._ready = False
         self._tight = False
+        self._narrow = False
 
     def open(self, model: CostModel, ready: bool) -> None:
         """All tokens and all of the time are there again."""
         self._model, self._ready = model, ready
         self._left = self._tokens
+        self._seconds = self._aim
         self._decodes = self._read = self._chunks = 0
         self._chunk_seconds = 0.0
-        self._tight = False
+        self._tight = self._narrow = False
+
+    def narrow(self, seconds: float) -> None:
+        """Less time, whether somebody decodes or not; the next chunk is a first one again."""
+        self._seconds = min(self._aim, max(seconds, _LEAST_STEPS * self._model.a))
+        self._chunks = 0
+        self._tight, self._narrow = False, True
 
     def charge(self, rows: int, read: int) -> None:
         """The decodes come first, they are not bounded."""
@@ -103,7 +123,7 @@ class TimeBudget:
     def grant(self, wanted: int, context: int) -> int:
         """As many as there are tokens and time for."""
         count = min(wanted, max(self._left, 0))
-        if not self._decodes or count == 0:
+        if count == 0 or not (self._decodes or self._narrow):
             return count
         least = min(self._least, count) if not self._chunks else 0
         if not self._ready:

@@ -7,7 +7,7 @@ its turn would come later than it is willing to wait; the last two say when to t
 from collections.abc import Container
 
 from radix.cache import PrefixCache
-from radix.hashing import TOKEN_BYTES
+from radix.packing import TOKEN_BYTES
 from radix.public import PUBLIC
 from scheduler.admission import pages_for
 from scheduler.cost import OnlineFit

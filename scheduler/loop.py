@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from radix.packing import LARGEST_ID
 from scheduler.plan import Opened, Progress, StepPlan, StepResult
 from scheduler.scheduler import DEPTH, Scheduler
 
@@ -156,9 +157,9 @@ def verify(plan: StepPlan, result: StepResult) -> None:
         if result.logprobs and len(result.logprobs.get(chunk.request, tokens)) != len(tokens):
             raise ValueError(f"the runner gave log-probabilities of other tokens than request {chunk.request} has")
         for token in tokens:
-            if not 0 <= token < 1 << 32:
+            if not 0 <= token <= LARGEST_ID:
                 raise ValueError(
-                    f"the runner gave token {token} for request {chunk.request}: not an unsigned 32-bit id"
+                    f"the runner gave token {token} for request {chunk.request}: not from 0 to {LARGEST_ID}"
                 )
 
 

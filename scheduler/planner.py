@@ -4,16 +4,18 @@ Knows running and waiting requests and the cache; what comes back of a step is t
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from radix.cache import PrefixCache
-from radix.hashing import TOKEN_BYTES
+from radix.packing import PACKED_BYTES, TOKEN_BYTES
 from scheduler.admission import Admission, pages_for
 from scheduler.chunking import StepBudget
 from scheduler.cost import OnlineFit, Work, attended_of, read_of
 from scheduler.errors import SchedulerError
 from scheduler.fairness import Fairness, Tenant
 from scheduler.forecast import Forecast
+from scheduler.isolation import Isolation
 from scheduler.load import Totals
 from scheduler.plan import Chunk, Opened
 from scheduler.preemption import below_share, choose_for_share, choose_victim, pages_held
@@ -34,6 +36,7 @@ _SOON_S = 0.01
 _SCORED = 256
 
 _UNKNOWN = bytes(TOKEN_BYTES)
+_HIGH_BYTE = bytes(TOKEN_BYTES - PACKED_BYTES)  # of a packed id that is sent
 
 
 class Step(NamedTuple):
@@ -67,6 +70,7 @@ class Planner:
         self.running = running
         self.fairness = fairness
         self.fit = fit
+        self.isolation = Isolation(enabled=0 < settings.isolation_s < settings.inter_token_s)
         self._admission = admission
         self._budget = budget
         self._forecast = forecast
@@ -78,6 +82,9 @@ class Planner:
         self._reserved = -1  # pages to be kept for the running requests, -1: not counted in this step
         self._owed: Tenant | None = None  # has less than its share, and is the next to start
         self._patient = False  # it waits for a row; else somebody is to make room for it
+        self._held_back: Tenant | None = None  # its work may only make short steps
+        self._express = False  # the step that is being made leaves its decodes out
+        self._gap_s = 0.0  # what the last steps take that left them out
 
     def step(self, now: float, in_flight: bool) -> Step | None:
         """The next step; None when nobody can move now. ``in_flight``: another one is running."""
@@ -96,12 +103,39 @@ class Planner:
             decodes, prefills = self.running.sort()
         self._budget.open(self.fit.model, self.fit.ready)
         self._chunks, self._opened, self._reserved, self._scored = [], [], -1, _SCORED
-        self._decode(decodes)
+        left_out = self._hold_back(decodes, now)
+        self._decode([request for request in decodes if request.tenant is not self._held_back] if left_out else decodes)
         # Who was just preempted must not come back at once; but a step without any chunk would be a step lost.
         self._prefill(now, prefills, admit=not preempted)
+        if not self._chunks and left_out:  # nobody started after all
+            self._express = False
+            self._decode(left_out)
         if not self._chunks and not in_flight:
             self._unblock(now)
+        self._gap_s = self._gap_s + self.fit.model.seconds(*self._work) if self._express else 0.0
+        self.isolation.planned([tenant for tenant in self.waiting.tenants if tenant is not self._owed])
         return Step(self._chunks, self._opened, self._work) if self._chunks else None
+
+    # ------------------------------------------------------------------ one tenant held back for others
+
+    def _hold_back(self, decodes: list[Request], now: float) -> list[Request]:
+        """See whose work may only make short steps, and which decodes of it are left out of this one: all when somebody
+        else's request starts. Their gap keeps to the aim: a step without them leaves time for a short one with them,
+        which has so much less, and is not put off when there is no time left for both."""
+        aim_s, isolation_s = self.settings.inter_token_s, self.settings.isolation_s
+        self._held_back = self.isolation.held_back(now)
+        self._express = (
+            self._held_back is not None
+            and self._gap_s + 2 * isolation_s <= aim_s
+            and self.running.slots.free > 0
+            and self.isolation.hurries(self.waiting.tenants)
+        )
+        if self._express:
+            self._budget.narrow(aim_s - self._gap_s - isolation_s)
+            return [request for request in decodes if request.tenant is self._held_back]
+        if self._gap_s:
+            self._budget.narrow(aim_s - self._gap_s)
+        return []
 
     # ------------------------------------------------------------------ decodes
 
@@ -163,7 +197,7 @@ class Planner:
                     new.request,
                     request.slot,
                     start,
-                    bytes(request.key.tokens[start * TOKEN_BYTES :]) if known else _UNKNOWN,
+                    bytes(request.key.packed[start * PACKED_BYTES :] + _HIGH_BYTE) if known else _UNKNOWN,
                     new.max_tokens > 0,
                     pages,
                     lease.cached - start if lease.cached > start else 0,
@@ -178,16 +212,31 @@ class Planner:
     # ------------------------------------------------------------------ plan: prefills and newcomers
 
     def _prefill(self, now: float, prefills: dict[Tenant, deque[Request]], admit: bool) -> None:
-        """Give what is left of the step to prompts: by tenant, the least served first, the running before newcomers."""
-        stuck: set[Tenant] = set()  # tenants without pages: nothing more of theirs in this step
+        """Give what is left of the step to prompts; who is held back comes last, into a short step only."""
         admit = admit and len(self.waiting) > 0 and self._admission.opens(len(self.running))
+        held_back = self._held_back
+        if held_back is None:
+            self._serve(now, prefills, (), admit)
+            return
+        last = {held_back: prefills.pop(held_back)} if held_back in prefills else {}
+        admit = self._serve(now, prefills, (held_back,), admit)
+        if not (self._express and self._chunks) and not self._budget.spent:
+            self._budget.narrow(self.settings.isolation_s)
+            self._serve(now, last, (), admit)
+
+    def _serve(
+        self, now: float, prefills: dict[Tenant, deque[Request]], without: Iterable[Tenant], admit: bool
+    ) -> bool:
+        """By tenant, the least served first, the running before newcomers, of whom those of ``without`` do not start.
+        Whether somebody may still be admitted."""
+        stuck = set(without)  # tenants without pages as well: nothing more of theirs in this step
         looked = self.waiting.matches
         while not self._budget.spent and (prefills or admit):
             if self.waiting.matches - looked >= max(_MATCHES, self.settings.max_running):
                 admit = False
             request = self._next(prefills, stuck, admit)
             if request is None:
-                return
+                return admit
             if request.lease is not None:
                 prefills[request.tenant].popleft()
                 if not prefills[request.tenant]:
@@ -209,7 +258,8 @@ class Planner:
                     self._ask_for_share(patient=False)
                     admit = False
                 case "budget":
-                    return
+                    return admit
+        return admit
 
     def _next(self, prefills: dict[Tenant, deque[Request]], stuck: set[Tenant], admit: bool) -> Request | None:
         """The running prefill or waiting request that is served next; None: nobody can be."""
@@ -276,6 +326,7 @@ class Planner:
         fresh = min(end, request.prompt_tokens) - request.charged
         if fresh > 0:
             self.fairness.charge(request.tenant, fresh)
+            self.isolation.served(request.tenant, fresh)
             request.charged += fresh
         self._totals.computed_tokens += count
         new, read, attended = self._work
@@ -284,7 +335,7 @@ class Planner:
             request.new.request,
             request.slot,
             start,
-            bytes(request.key.tokens[start * TOKEN_BYTES : end * TOKEN_BYTES]),
+            request.key.tokens(start, end),
             emits,
             new_pages,
             lease.cached - start if lease.cached > start else 0,
@@ -352,7 +403,7 @@ class Planner:
                 self.cache.count(prompt, cached, new.system_tokens, new.history_tokens)
                 self._forecast.started(prompt, cached)
         sampling = request.new.sampling
-        known = bytes(request.key.tokens) if sampling.penalises or request.scored else b""
+        known = request.key.tokens() if sampling.penalises or request.scored else b""
         return Opened(request.slot, request.new.request, sampling, cached, request.preempted, known, prompt)
 
     # ------------------------------------------------------------------ plan: preemption

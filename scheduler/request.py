@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from radix.hashing import TOKEN_BYTES, Key
+from radix.hashing import Key
 from radix.inflight import Ticket
 from radix.lease import Lease
+from radix.packing import TOKEN_BYTES
 from scheduler.plan import Sampling
 
 if TYPE_CHECKING:

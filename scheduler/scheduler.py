@@ -14,7 +14,8 @@ from typing import NamedTuple
 from radix.accounts import Quota
 from radix.cache import PrefixCache
 from radix.errors import CacheError, PinError
-from radix.hashing import TOKEN_BYTES, Key
+from radix.hashing import Key
+from radix.packing import PACKED_BYTES, TOKEN_BYTES
 from radix.pins import PinState
 from radix.public import PUBLIC
 from scheduler.admission import pages_for
@@ -237,6 +238,7 @@ class Scheduler:
         for tenant, count in served.items():
             self._totals.output_tokens += count
             self.fairness.charge(tenant, self.settings.output_weight * count)
+            self._planner.isolation.served(tenant, self.settings.output_weight * count)
         return progress
 
     def load(self) -> Load:
@@ -253,6 +255,8 @@ class Scheduler:
         self._arrivals += 1
         self.requests[new.request] = request
         self.waiting.push(request)
+        if new.max_tokens:
+            self._planner.isolation.arrived(request.tenant, now)
         if new.queue_seconds > 0:
             self._deadlines.add(new.request, now + new.queue_seconds, to_start=True)
         if new.seconds > 0:
@@ -264,7 +268,7 @@ class Scheduler:
         below 0. Nothing is reported of it."""
         if self.cache.peek(key) < len(key):
             self._warmings += 1
-            self._accept(NewRequest(-self._warmings, bytes(key.tokens), 0, tenant=PUBLIC), key, now)
+            self._accept(NewRequest(-self._warmings, key.tokens(), 0, tenant=PUBLIC), key, now)
 
     # ------------------------------------------------------------------ commit
 
@@ -287,7 +291,7 @@ class Scheduler:
             request.unknown = 0
         finish = ""
         for index, token in enumerate(tokens, 1):
-            request.key.tokens += token.to_bytes(TOKEN_BYTES, "little")
+            request.key.packed += token.to_bytes(PACKED_BYTES, "little")
             request.output += 1
             request.total += 1
             if token in new.stop_tokens:

@@ -22,6 +22,9 @@ class Settings(msgspec.Struct, frozen=True):
     max_waiting_per_tenant  ... of one tenant; 0: as ``max_waiting``
     inter_token_s      aim for the time between two tokens of a stream: prefill chunks are cut so that a step with
                        decodes in it is predicted to take no longer; 0: no aim, only ``max_step_tokens``
+    isolation_s        while one tenant uses most of the engine beside others that get all they ask for, its prompts are
+                       cut so that a step is predicted to take no longer (``isolation.py``); 0, or ``inter_token_s`` and
+                       more: never
     ageing_s           requests of one tenant that came within so many seconds are ordered by their cached prefix;
                        whoever came in an earlier span goes first, so waiting is bounded
     quantum_tokens     tenants whose service differs by no more than this (per unit of weight) are equals, and the order
@@ -38,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_waiting: int = 1024
     max_waiting_per_tenant: int = 0
     inter_token_s: float = 0.0
+    isolation_s: float = 0.0
     ageing_s: float = 2.0
     quantum_tokens: int = 512
     output_weight: float = 2.0
@@ -50,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True):
                 raise TypeError(f"{name} must be an integer, got {value!r}")
             if value < (name in _POSITIVE):
                 raise ValueError(f"{name} must be at least {int(name in _POSITIVE)}, got {value}")
-        for name in ("inter_token_s", "ageing_s", "output_weight"):
+        for name in ("inter_token_s", "isolation_s", "ageing_s", "output_weight"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be a finite number from 0, got {value!r}")

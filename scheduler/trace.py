@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from radix.hashing import TOKEN_BYTES
+from radix.packing import PACKED_BYTES, TOKEN_BYTES, unpack
 
 MOONCAKE_BLOCK_TOKENS = 512
 GOES_ON = 0
@@ -56,7 +56,12 @@ class _Line(msgspec.Struct, frozen=True):
 @lru_cache(maxsize=4096)
 def token_block(name: str, tokens: int) -> bytes:
     """Deterministic token ids for a name, as little-endian uint32 bytes."""
-    return shake_128(name.encode()).digest(tokens * TOKEN_BYTES)
+    return unpack(shake_128(name.encode()).digest(tokens * PACKED_BYTES))
+
+
+def random_tokens(chance: random.Random, tokens: int) -> bytes:
+    """Token ids that nobody else has, as little-endian uint32 bytes."""
+    return unpack(chance.randbytes(tokens * PACKED_BYTES))
 
 
 def read_mooncake(path: Path, limit: int | None = None, speed: float = 1.0) -> Iterator[TracedRequest]:
@@ -120,7 +125,7 @@ def shared_prefixes(
         chance.shuffle(order)
     arrival = 0.0
     for group in order:
-        prompt = token_block(f"system {group}", system_tokens) + chance.randbytes(question_tokens * TOKEN_BYTES)
+        prompt = token_block(f"system {group}", system_tokens) + random_tokens(chance, question_tokens)
         output = lognormal_length(chance, output_tokens, output_sigma, most)
         yield TracedRequest(arrival, prompt, output, most, f"tenant {group % owners}", system_tokens)
         if rate > 0:

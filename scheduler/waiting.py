@@ -10,7 +10,7 @@ in its span or before. A place changes only when the request's match does, and t
 """
 
 import heapq
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 
 from sortedcontainers import SortedDict
 
@@ -40,6 +40,11 @@ class WaitingRoom:
     def __iter__(self) -> Iterator[Request]:
         """In no order that matters."""
         return iter(self._requests)
+
+    @property
+    def tenants(self) -> Collection[Tenant]:
+        """Those of whom somebody waits."""
+        return self._tenants.values()
 
     def push(self, request: Request) -> None:
         """Add a request that is not here; its match is not looked up yet. O(1)."""

@@ -172,6 +172,7 @@ def engine_options(options: config.ServeOptions, model: Path) -> EngineOptions:
         max_step_tokens=options.max_step_tokens,
         threads=options.threads,
         inter_token_ms=float(options.inter_token_ms),
+        isolation_ms=float(options.isolation_ms),
         overlap=options.overlap,
         arm=options.arm,
     )

@@ -30,6 +30,9 @@ CPU_MOST_BYTES = 4 << 30
 # the time to the first token of a short question (docs/log.md).
 INTER_TOKEN_MS = {"cpu": 250.0, "cuda": 50.0}
 
+# Of that, the longest step for a loud tenant beside quiet ones: docs/design.md has what other parts would cost.
+ISOLATION = 0.25
+
 # The aim above bounds a step while others decode. Where nobody does, a GPU's products are at their best from a few
 # thousand rows on; a CPU's already here, and whoever comes has to wait for the end of the step.
 MAX_STEP_TOKENS = {"cpu": 512, "cuda": 8192}
@@ -61,6 +64,7 @@ def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) 
     )
     max_context = min(max_context, pages * page_size)
     runner = Runner(loaded.model, pages, page_size, options.max_running, max_context)
+    inter_token_ms = options.inter_token_ms or INTER_TOKEN_MS[device.type]
     settings = Settings(
         page_size=page_size,
         pages=pages,
@@ -68,7 +72,8 @@ def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) 
         max_step_tokens=max(options.max_step_tokens or MAX_STEP_TOKENS[device.type], options.max_running),
         max_context=max_context,
         max_waiting=options.max_waiting,
-        inter_token_s=(options.inter_token_ms or INTER_TOKEN_MS[device.type]) / 1000,
+        inter_token_s=inter_token_ms / 1000,
+        isolation_s=(options.isolation_ms or inter_token_ms * ISOLATION) / 1000,
         arm=options.arm,
     )
     # A secret of this process: nobody outside can construct two prompts with one digest.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from radix.hashing import TOKEN_BYTES
+from radix.packing import TOKEN_BYTES
 from scheduler.plan import Opened, Progress
 from scheduler.simulate.histogram import Histogram
 from scheduler.trace import TracedRequest

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from radix.hashing import TOKEN_BYTES
+from radix.packing import TOKEN_BYTES
 from scheduler.cost import CostModel
 from scheduler.loop import StepLoop
 from scheduler.request import NewRequest, RequestRejected

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Protocol
 
-from radix.hashing import TOKEN_BYTES, xxh3
+from radix.hashing import xxh3
+from radix.packing import TOKEN_BYTES
 from scheduler.simulate.recorder import Traffic
 from scheduler.trace import TracedRequest
 

@@ -349,9 +349,10 @@ def test_engine_options_carry_the_settings() -> None:
     options = serve.engine_options(config.resolve(given, {}), Path("/m"))
     assert options == EngineOptions("/m", "float16", kv_memory=2**21, page_size=8, max_running=3, threads=2)
     given = {"max_waiting": "4", "max_step_tokens": "90", "inter_token_ms": "7", "overlap": "off", "arm": "paged"}
+    given["isolation_ms"] = "3"
     options = serve.engine_options(config.resolve(given, {}), Path("/m"))
     assert options == EngineOptions(
-        "/m", max_waiting=4, max_step_tokens=90, inter_token_ms=7.0, overlap=False, arm="paged"
+        "/m", max_waiting=4, max_step_tokens=90, inter_token_ms=7.0, isolation_ms=3.0, overlap=False, arm="paged"
     )
 
 

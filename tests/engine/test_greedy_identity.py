@@ -5,6 +5,7 @@ Alone and in a batch of 16, with the cache cold, warm and useless, chunked and w
 
 import time
 from array import array
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from backend.engine.overlap import Overlapped, Queued
 from backend.engine.runner import Runner
 from backend.weights.load import load_checkpoint
 from kernels.cpu import library
+from scheduler import isolation
 from scheduler.arms import ARMS
 from scheduler.loop import Inline, StepLoop
-from scheduler.plan import Sampling, TokenLogprobs
+from scheduler.plan import Sampling, StepPlan, TokenLogprobs
 from scheduler.scheduler import Scheduler
 from scheduler.settings import Settings
 from tests.models.checkpoints import Case, save
@@ -67,9 +69,17 @@ class Engine:
         depth: int = 2,
         queued: bool = False,
         inter_token_s: float = 0.0,
+        isolation_s: float = 0.0,
     ) -> None:
         settings = Settings(
-            PAGE, pages, max_running, max_step_tokens, max_context=512, arm=arm, inter_token_s=inter_token_s
+            PAGE,
+            pages,
+            max_running,
+            max_step_tokens,
+            max_context=512,
+            arm=arm,
+            inter_token_s=inter_token_s,
+            isolation_s=isolation_s,
         )
         scheduler = Scheduler(settings, ARMS[arm].cache(pages, PAGE, secret=b"test"))
         runner = Runner(model, pages, PAGE, max_running)
@@ -85,25 +95,37 @@ class Engine:
         prompts: list[list[int]],
         namespaces: list[str] | None = None,
         sampling: list[Sampling] | None = None,
+        late: int = 0,
     ) -> list[list[int]]:
-        """All prompts at once, greedy unless told otherwise; the tokens of each."""
+        """All prompts at once, greedy unless told otherwise; the tokens of each. ``late``: so many come one by one, a
+        few steps after the others, from another tenant."""
         texts: dict[int, list[int]] = {}
         logprobs: dict[int, list[TokenLogprobs]] = {}
         scores: dict[int, list[TokenLogprobs]] = {}
-        for index, prompt in enumerate(prompts):
+
+        def submit(index: int, tenant: str = "") -> None:
             request = next(self.ids)
             texts[request], logprobs[request], scores[request] = [], [], []
             refused = self.loop.handle(
                 Submit(
                     request=request,
-                    prompt=array("I", prompt).tobytes(),
+                    prompt=array("I", prompts[index]).tobytes(),
+                    tenant=tenant,
                     max_tokens=OUTPUTS,
                     sampling=sampling[index] if sampling else Sampling(temperature=0.0),
                     namespace=namespaces[index] if namespaces else "",
                 )
             )
             assert refused is None
-        while self.loop.has_work:
+
+        for index in range(len(prompts) - late):
+            submit(index)
+        for steps in count():
+            if late and steps % 4 == 3:
+                submit(len(prompts) - late, "late")
+                late -= 1
+            if not self.loop.has_work:
+                break
             step = self.loop.step()
             assert step is not None
             for output in step.outputs:
@@ -196,6 +218,25 @@ def test_with_an_aim_for_the_time_between_tokens(house: House) -> None:
     engine = house.engine(inter_token_s=0.004, max_running=5)
     assert engine.run(house.prompts) == house.expected
     assert engine.run(house.prompts) == house.expected
+    engine.load()
+
+
+@pytest.mark.parametrize(("depth", "queued"), [(1, False), (2, False), (2, True)])
+def test_decodes_that_steps_leave_out(house: House, monkeypatch: pytest.MonkeyPatch, depth: int, queued: bool) -> None:
+    """A loud tenant's streams stand still for a step when somebody else's request starts, and go on as before."""
+    monkeypatch.setattr(isolation, "_EVERY_S", 0.0)
+    engine = house.engine(depth=depth, queued=queued, max_running=16, inter_token_s=10.0, isolation_s=1.0)
+    scheduler = engine.loop.scheduler
+    plan, plans = scheduler.plan, []
+
+    def planned(now: float) -> StepPlan | None:
+        plans.append(plan(now))
+        return plans[-1]
+
+    monkeypatch.setattr(scheduler, "plan", planned)
+    assert engine.run(house.prompts, late=4) == house.expected
+    rows = [[chunk.request for chunk in made.chunks] for made in plans if made is not None]
+    assert any(min(chunks) > 12 for chunks in rows[:-OUTPUTS]), "no step left the first twelve out"
     engine.load()
 
 

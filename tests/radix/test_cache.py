@@ -2,6 +2,7 @@
 
 import pytest
 
+from radix import packing
 from radix.cache import PrefixCache
 from radix.errors import CacheError, InvariantError, LeaseError
 from radix.hashing import Key, derive_key, derive_seed, digest_blocks
@@ -58,7 +59,7 @@ def test_generated_tokens_are_published_page_by_page_on_one_edge() -> None:
         if len(lease.pages) * 2 < len(lease.key):
             cache.extend(lease, 1)
         cache.publish(lease, len(lease.key))
-        lease.key.tokens += pack([token])
+        lease.key.extend(pack([token]))
         cache.check()
     assert cached(cache, list(range(1, 20))) == 10
     assert cache.stats().nodes == 1
@@ -201,7 +202,7 @@ def test_pool_names_a_page_that_is_freed_twice() -> None:
 
 def test_digests_are_chained_seeded_and_keyed() -> None:
     def key(tokens: list[int], seed: int, private_key: bytes = b"", public_blocks: int = 0) -> Key:
-        made = Key(pack(tokens), "", "", private_key, seed, public_blocks)
+        made = Key(packing.pack(pack(tokens)), "", "", private_key, seed, public_blocks)
         digest_blocks(made, 2)
         return made
 
@@ -213,7 +214,7 @@ def test_digests_are_chained_seeded_and_keyed() -> None:
     assert digests([1, 2], 1) != digests([1, 2], 2)
     assert len(digests([1, 2, 3], 1)) == 1
     grown = key([1, 2, 3], 1)
-    grown.tokens += pack([4, 5, 6])
+    grown.extend(pack([4, 5, 6]))
     digest_blocks(grown, 2)
     assert list(grown.digests) == digests([1, 2, 3, 4, 5, 6], 1)
 
@@ -221,7 +222,7 @@ def test_digests_are_chained_seeded_and_keyed() -> None:
     assert ours[0] == theirs[0] == digests([1, 2], 1)[0], "public blocks are everybody's"
     assert len({ours[1], theirs[1], digests([1, 2, 3, 4], 1)[1]}) == 3, "what follows is each tenant's own"
     late = key([1, 2], 1, b"ours", 1)
-    late.tokens += pack([3, 4])
+    late.extend(pack([3, 4]))
     digest_blocks(late, 2)
     assert list(late.digests) == ours
 

@@ -68,11 +68,11 @@ DAMAGE: list[tuple[str, Callable[[PrefixCache], object]]] = [
     ("stale account|below another tenant", lambda c: setattr(leaf(c), "account", Account("x"))),
     ("counts .* pages .cached, evictable", lambda c: setattr(c.books.accounts[""], "private", 9)),
     ("leases, there are", lambda c: setattr(c.books.accounts[""], "leases", 9)),
-    ("digest of block 0 is not that of its tokens", lambda c: leaf(c).tokens.__setitem__(0, 77)),
-    ("token bytes", lambda c: leaf(c).tokens.append(0)),
+    ("digest of block 0 is not that of its tokens", lambda c: leaf(c).packed.__setitem__(0, 77)),
+    ("token bytes", lambda c: leaf(c).packed.append(0)),
     ("children", lambda c: setattr(top(c), "children", 5)),
     ("serves nobody", lambda c: c.tree.root("empty")),
-    ("is not that of its tokens", lambda c: tail(c).tokens.__setitem__(0, 77)),
+    ("is not that of its tokens", lambda c: tail(c).packed.__setitem__(0, 77)),
     ("is not under its own label", lambda c: setattr(tail(c), "label", b"x")),
     ("locks, not", lambda c: setattr(top(c), "locks", 4)),
     ("eviction order", lambda c: c.order.discard(leaf(c))),
@@ -87,7 +87,7 @@ DAMAGE: list[tuple[str, Callable[[PrefixCache], object]]] = [
     ("a woken or empty group", lambda c: setattr(waiting(c).group, "woken", True)),
     (
         "does not spell its key|chained from its tenant",
-        lambda c: next(iter(c.leases.values())).key.tokens.__setitem__(0, 77),
+        lambda c: next(iter(c.leases.values())).key.packed.__setitem__(0, 77),
     ),
 ]
 

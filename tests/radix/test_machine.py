@@ -110,7 +110,7 @@ class CacheMachine(RuleBasedStateMachine):
     def grow(self, data: st.DataObject, tokens: list[int]) -> None:
         """The sequence gets more tokens."""
         lease = data.draw(st.sampled_from(self.leases))
-        lease.key.tokens += pack(tokens[:3])
+        lease.key.extend(pack(tokens[:3]))
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), keep_tail=st.booleans())
@@ -210,7 +210,7 @@ class CacheMachine(RuleBasedStateMachine):
         for lease in self.leases:
             for position in range(self.planned[id(lease)]):
                 cell = self.written[lease.pages[position // size], position % size]
-                assert cell[2] == bytes(lease.key.tokens[: 4 * position + 4])
+                assert cell[2] == lease.key.tokens(0, position + 1)
 
     @invariant()
     def nobody_waits_for_what_is_there(self) -> None:
@@ -264,7 +264,7 @@ class CacheMachine(RuleBasedStateMachine):
             page = lease.pages[position // size]
             for other in self.leases:
                 assert other is lease or page not in other.pages, f"page {page} is written by one and held by two"
-            prefix = bytes(lease.key.tokens[: 4 * position + 4])
+            prefix = lease.key.tokens(0, position + 1)
             self.written[page, position % size] = (lease.key.tenant, self.names[id(lease)], prefix)
         end = max(end, planned)
         self.planned[id(lease)] = end
@@ -277,7 +277,7 @@ class CacheMachine(RuleBasedStateMachine):
         mine = (tenant, namespace) == (lease.key.tenant, self.names[id(lease)])
         assert mine or block < lease.key.public_blocks
         if block < lease.key.public_blocks:
-            text = bytes(lease.key.tokens[: (block + 1) * size * 4])
+            text = lease.key.tokens(0, (block + 1) * size)
             assert any(prompt.startswith(text) for prompt in self.prompts), "private text is shared as if public"
 
     def _drop(self, lease: Lease) -> None:

@@ -202,7 +202,7 @@ def test_a_runner_that_raises_ends_the_requests_of_the_step_and_no_others() -> N
         (StepResult(1, []), "0 chunks of 1"),
         (StepResult(1, [[]]), "0 tokens"),
         (StepResult(1, [[-1]]), "token -1"),
-        (StepResult(1, [[1 << 32]]), "unsigned 32-bit"),
+        (StepResult(1, [[1 << 24]]), "not from 0 to"),
     ],
 )
 def test_a_wrong_answer_of_the_runner_is_named(result: StepResult, message: str) -> None:

@@ -36,6 +36,7 @@ def settings(draw: st.DrawFn) -> Settings:
         max_waiting=12,
         max_waiting_per_tenant=draw(st.sampled_from([0, 5])),
         inter_token_s=draw(st.sampled_from([0.0, 0.01])),
+        isolation_s=draw(st.sampled_from([0.0, 0.002])),
         ageing_s=draw(st.sampled_from([0.0, 0.02, 10.0])),
         quantum_tokens=draw(st.integers(1, 30)),
         arm=draw(st.sampled_from(["shared", "shared", "shared", *ARMS])),
