@@ -219,6 +219,7 @@ async def _serve_engine(
     await tenancy.start()
     if options.arm == config.ARMS[0]:
         tenancy.changed.append(settings.changed)
+        engine.restarted.append(settings.engine_restarted)
     # before anybody can ask for one of the prompts
     publishing = asyncio.create_task(_publish(service, settings, options.arm))
     app = create_app(service)

@@ -28,7 +28,7 @@ from backend.server.identity import Identity, identity_of
 from backend.server.json_http import json_response, read_body
 from backend.server.limits import Limits
 from backend.server.logprobs import ShownToken
-from backend.server.messages import check_count, message
+from backend.server.messages import check_count, message, with_system
 from backend.server.sampling import Asked
 from backend.server.service import ChatService
 from backend.server.sse import event_stream, sse_data, whole
@@ -65,7 +65,10 @@ async def _begin(
     _refuse_unsupported(asked)
     check_metadata(asked.metadata, service.limits)
     options = model.check_options(_sampling(asked))
-    encode = partial(model.encoder.begin, _messages(asked, service.limits))
+    messages = _messages(asked, service.limits)
+    if (imposed := model.prompts.imposed(identity.tenant, messages)) is not None:
+        messages = with_system(imposed, messages)
+    encode = partial(model.encoder.begin, messages)
     prompt = await asyncio.to_thread(encode) if large else encode()
     answers = []
     for index in range(options.n):

@@ -37,6 +37,11 @@ class EngineSettings:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def engine_restarted(self) -> None:
+        """A new engine has an empty cache: what was warm is computed again."""
+        self._warmed.clear()
+        self.changed()
+
     async def sync(self) -> None:
         """Bring the engine up to date. Raises nothing when the engine is gone: others notice that."""
         async with self._lock:

@@ -1,11 +1,14 @@
-"""Clients whose connections break: TCP resets at every stage of a request, over WebSocket and HTTP. Raw sockets, so that
-nothing of a client library says goodbye."""
+"""Clients whose connections break: TCP resets at every stage of a request, over WebSocket and HTTP.
+
+Raw sockets, so that nothing of a client library says goodbye.
+"""
 
 import asyncio
 import json
 import random
 import socket
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 Bytes = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -20,7 +23,8 @@ class Breaking:
         self._port = port
         self._systems = systems
         self._dice = dice
-        self.ways: dict[str, Callable[[], Awaitable[None]]] = {
+        self.reached: Counter[str] = Counter()  # connections that broke where they were to
+        self.ways: dict[str, Callable[[], Awaitable[bool]]] = {
             "in the handshake": self._in_the_handshake,
             "before the answer to the handshake": self._before_its_answer,
             "open and silent": self._silent,
@@ -35,58 +39,70 @@ class Breaking:
 
     async def wave(self, count: int) -> None:
         """``count`` connections at once, of all kinds in turn."""
-        ways = list(self.ways.values())
-        await asyncio.gather(*(ways[index % len(ways)]() for index in range(count)))
+        names = list(self.ways)
+        await asyncio.gather(*(self._break(names[index % len(names)]) for index in range(count)))
 
-    async def _in_the_handshake(self) -> None:
+    async def _break(self, way: str) -> None:
+        reached = await self.ways[way]()
+        self.reached[way] += reached
+
+    async def _in_the_handshake(self) -> bool:
         _, writer = await self._connect()
         handshake = _handshake("")
         writer.write(handshake[: self._dice.randrange(1, len(handshake) - 1)])
         await asyncio.sleep(0.01)
         _reset(writer)
+        return True
 
-    async def _before_its_answer(self) -> None:
+    async def _before_its_answer(self) -> bool:
         _, writer = await self._connect()
         writer.write(_handshake(self._dice.choice(("", "banyan.v1"))))
         _reset(writer)
+        return True
 
-    async def _silent(self) -> None:
+    async def _silent(self) -> bool:
         _, writer = await self._open("banyan.v1")
         _reset(writer)
+        return True
 
-    async def _in_a_frame(self) -> None:
+    async def _in_a_frame(self) -> bool:
         _, writer = await self._open("")
         frame = _frame(self._question())
         writer.write(frame[: self._dice.randrange(1, len(frame) - 1)])
         await asyncio.sleep(0.01)
         _reset(writer)
+        return True
 
-    async def _before_the_first_token(self) -> None:
+    async def _before_the_first_token(self) -> bool:
         _, writer = await self._open("")
         writer.write(_frame(self._question()))
         await asyncio.sleep(0.02 * self._dice.random())
         _reset(writer)
+        return True
 
-    async def _in_an_answer(self) -> None:
+    async def _in_an_answer(self) -> bool:
         reader, writer = await self._open("")
         writer.write(_frame(self._question()))
-        await _read_until(reader, b"output_text.delta", self._dice.randrange(1, 8))
+        reached = await _read_until(reader, b"output_text.delta", self._dice.randrange(1, 8))
         _reset(writer)
+        return reached
 
-    async def _with_a_grace(self) -> None:
+    async def _with_a_grace(self) -> bool:
         reader, writer = await self._open("banyan.v1")
         for lane in ("a", "b"):
             writer.write(_frame(self._question() | {"stream_id": lane}))
-        await _read_until(reader, b"output_text.delta", self._dice.randrange(1, 8))
+        reached = await _read_until(reader, b"output_text.delta", self._dice.randrange(1, 8))
         _reset(writer)
+        return reached
 
-    async def _in_a_stream(self) -> None:
+    async def _in_a_stream(self) -> bool:
         reader, writer = await self._connect()
         writer.write(_post("/v1/chat/completions", self._chat() | {"stream": True}))
-        await _read_until(reader, b"data: ", self._dice.randrange(1, 8))
+        reached = await _read_until(reader, b"data: ", self._dice.randrange(1, 8))
         _reset(writer)
+        return reached
 
-    async def _before_a_whole_answer(self) -> None:
+    async def _before_a_whole_answer(self) -> bool:
         _, writer = await self._connect()
         if self._dice.random() < 0.5:
             writer.write(_post("/v1/chat/completions", self._chat() | {"n": 2}))
@@ -96,12 +112,14 @@ class Breaking:
             writer.write(_post("/v1/responses", asked))
         await asyncio.sleep(0.2 * self._dice.random())
         _reset(writer)
+        return True
 
-    async def _in_a_body(self) -> None:
+    async def _in_a_body(self) -> bool:
         _, writer = await self._connect()
         writer.write(_post("/v1/chat/completions", self._chat())[:-1])
         await asyncio.sleep(0.01)
         _reset(writer)
+        return True
 
     async def _connect(self) -> Bytes:
         return await asyncio.open_connection("127.0.0.1", self._port)
@@ -131,15 +149,17 @@ class Breaking:
         return {"model": "banyan-demo", "messages": messages, "max_tokens": _TOKENS, "ignore_eos": True}
 
 
-async def _read_until(reader: asyncio.StreamReader, what: bytes, times: int) -> None:
-    """Until ``what`` has come so often; a connection that ends before is an error."""
+async def _read_until(reader: asyncio.StreamReader, what: bytes, times: int) -> bool:
+    """Until ``what`` has come so often; False when the connection ends before."""
     seen, rest = 0, b""
     while seen < times:
         data = await asyncio.wait_for(reader.read(1 << 16), 60)
-        assert data, rest
+        if not data:
+            return False
         rest += data
         seen += rest.count(what)
         rest = rest[-len(what) + 1 :] if what not in rest else rest.rpartition(what)[2]
+    return True
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

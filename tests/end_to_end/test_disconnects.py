@@ -59,6 +59,7 @@ async def test_a_thousand_that_break(businesses: dict) -> None:
         for _ in range(CLIENTS // WAVE):
             await breaking.wave(WAVE)
         assert left(house)  # it sees what is there
+        assert min(breaking.reached.values()) > 0.9 * CLIENTS / len(breaking.ways)
         for _ in range(100):
             await house.idle()
             if not left(house) and len(asyncio.all_tasks()) == tasks:

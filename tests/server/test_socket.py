@@ -330,6 +330,7 @@ async def test_a_key_has_only_so_many_sockets_and_loses_all_when_it_is_revoked(
 
 async def test_live_topics(house: House) -> None:
     house.never_ends()
+    house.engine.step_ms = 7.5
     async with connect(house.socket) as websocket:
         await say(websocket, type="response.create", input="Hi", stream_id="a")
         (created, *_) = await until(websocket, "response.output_text.delta")
@@ -342,7 +343,7 @@ async def test_live_topics(house: House) -> None:
         (lane,) = seen["x.batch"][0]["lanes"]
         assert lane["id"] == created["response"]["id"] and lane["tenant"] == "local"
         assert seen["x.stats"][1]["of"] == "server" and seen["x.stats"][1]["running"] == 1
-        assert seen["x.stats"][1]["steps_per_s"] > 0
+        assert seen["x.stats"][1]["steps_per_s"] > 0 and seen["x.stats"][1]["step_ms"] == 7.5
         await say(websocket, type="x.unsubscribe")
         await say(websocket, type="x.ping", t=1)
         while (await hear(websocket))["type"] != "x.pong":
