@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 import socket
 import sys
@@ -36,6 +37,7 @@ from backend.server.publishing import publish_prompts
 from backend.server.run import bound_send_buffers, uvicorn_config
 from backend.server.service import ChatService
 from backend.server.tenancy import Tenancy
+from backend.server.tracing import NoTracing, Tracing, open_tracing
 from backend.tenants.database import database_url, open_database
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -214,7 +216,10 @@ async def _serve_engine(
     tenancy: Tenancy,
 ) -> int:
     host, port = listener.getsockname()[:2]
-    service = ChatService(engine, found.folder, found.name, None, server_limits(options), tenancy=tenancy)
+    tracing = _tracing(console)
+    service = ChatService(
+        engine, found.folder, found.name, None, server_limits(options), tenancy=tenancy, tracing=tracing
+    )
     settings = EngineSettings(service)
     await tenancy.start()
     if options.arm == config.ARMS[0]:
@@ -241,6 +246,7 @@ async def _serve_engine(
     server.should_exit = True
     server.force_exit = not drained
     await _await_end(serving, server, interrupted)
+    await asyncio.to_thread(tracing.close)
     if engine.given_up.is_set():
         raise StartError("the engine ended and could not be started again; what it wrote is above", code="engine_error")
     return 0 if drained else 1
@@ -260,6 +266,15 @@ async def _publish(service: ChatService, settings: EngineSettings, arm: str) -> 
         return []
     await settings.sync()
     return await publish_prompts(service) if service.tenancy.directory.is_open else []
+
+
+def _tracing(console: Console) -> Tracing:
+    """As OpenTelemetry's variables ask for; chat does not depend on it, so what is wrong is said and no more."""
+    try:
+        return open_tracing(os.environ)
+    except StartError as error:
+        _say(console, f"banyan: {error.message}")
+        return NoTracing()
 
 
 def _warn(console: Console, publishing: asyncio.Task[list[str]]) -> None:

@@ -51,6 +51,7 @@ def create_app(service: ChatService, ui: Path = BUILT_UI, store: ConversationSto
         store = MemoryStore() if tenancy.database is None else DatabaseStore(tenancy.conversations)
     app = Starlette(
         middleware=[
+            Middleware(service.tracing.wrapped),
             Middleware(
                 Authentication,
                 tenancy.directory,
@@ -61,7 +62,7 @@ def create_app(service: ChatService, ui: Path = BUILT_UI, store: ConversationSto
                 headers=tenancy.gate.headers,
                 refused=tenancy.refused,
                 static=open_paths(ui),
-            )
+            ),
         ],
         routes=[
             Mount(
