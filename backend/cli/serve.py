@@ -29,6 +29,7 @@ from backend.engine.process_client import ProcessClient, start_engine
 from backend.engine.supervised import SupervisedEngine
 from backend.errors import BanyanError, StartError
 from backend.server.app import create_app
+from backend.server.callers import Callers
 from backend.server.draining import drain
 from backend.server.engine_settings import EngineSettings
 from backend.server.limits import Limits
@@ -38,6 +39,7 @@ from backend.server.run import bound_send_buffers, uvicorn_config
 from backend.server.service import ChatService
 from backend.server.tenancy import Tenancy
 from backend.server.tracing import NoTracing, Tracing, open_tracing
+from backend.server.warming import warming
 from backend.tenants.database import database_url, open_database
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -86,6 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
     tenancy = open_tenancy(options, console)
     listener = take_port(options.host, options.port)
     with contextlib.closing(listener):
+        if (
+            checkpoint.is_download(options.model) and not console.is_terminal
+        ):  # on a terminal the hub's library has bars
+            _say(console, f"banyan: {options.model}: taken from the hub, or from the copy that is here")
         found = checkpoint.locate(options.model, options.data_dir)
         with asyncio.Runner(loop_factory=None if sys.platform == "win32" else _uvloop) as runner:
             return runner.run(serve(options, found, listener, console, tenancy))
@@ -227,7 +233,8 @@ async def _serve_engine(
         engine.restarted.append(settings.engine_restarted)
     # before anybody can ask for one of the prompts
     publishing = asyncio.create_task(_publish(service, settings, options.arm))
-    app = create_app(service)
+    callers = Callers(frozenset(options.allowed_hosts), frozenset(options.allowed_origins))
+    app = create_app(service, callers=callers)
     server = _Server(uvicorn_config(app, host, port, log_level="warning"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
@@ -235,8 +242,10 @@ async def _serve_engine(
     if server.started:
         _say(console, ready_line(host, port, found.name, engine.info))
         publishing.add_done_callback(partial(_warn, console))
+    showing = asyncio.create_task(_show_warming(service, settings, publishing, console))
     await _until(interrupted, engine.given_up, serving)
     publishing.cancel()
+    showing.cancel()
     if not server.started:
         await serving
         raise StartError("the web server could not start; what it wrote is above", code="server_failed")
@@ -266,6 +275,17 @@ async def _publish(service: ChatService, settings: EngineSettings, arm: str) -> 
         return []
     await settings.sync()
     return await publish_prompts(service) if service.tenancy.directory.is_open else []
+
+
+async def _show_warming(
+    service: ChatService, settings: EngineSettings, publishing: asyncio.Task[list[str]], console: Console
+) -> None:
+    """Show how far the registered prompts are, once the engine knows those that it keeps."""
+    with LoadingBar(console) as bar:
+        while not (publishing.done() or settings.warmed[1]):
+            await asyncio.sleep(0.1)
+        async for done, total in warming(service, settings):
+            bar.count("system prompts in the cache", done, total)
 
 
 def _tracing(console: Console) -> Tracing:

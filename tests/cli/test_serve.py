@@ -266,7 +266,7 @@ async def test_drains(tokens: int, seconds: str) -> None:
     """What is open completes, or is told that it is incomplete; meanwhile nothing new is taken."""
     with started("--drain-seconds", seconds) as server:
         address = await asyncio.to_thread(server.wait_ready)
-        sockets = await open_streams(address, 8, tokens)
+        sockets = await open_streams(address, 50, tokens)
         idle = await connect(f"ws://{address}/v1/responses")
         server.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.1)
@@ -393,10 +393,32 @@ def test_address_that_this_machine_does_not_have() -> None:
         serve.take_port("2001:db8::1", 0)
 
 
-def test_loading_bar_shows_the_end() -> None:
+def test_bars_on_a_terminal() -> None:
     shown = io.StringIO()
-    with LoadingBar(Console(file=shown, width=100)) as bar:
+    with LoadingBar(Console(file=shown, width=100, force_terminal=True)) as bar:
         bar.show(Loading("weights", 1, 4_000_000))
         bar.show(Loading("weights", 4_000_000, 4_000_000))
-    assert "weights" in shown.getvalue()
-    assert "4.0/4.0 MB" in shown.getvalue()
+        bar.count("prompts", 2, 3)
+    assert "weights" in shown.getvalue() and "4.0/4.0 MB" in shown.getvalue()
+    assert "prompts" in shown.getvalue() and "2/3" in shown.getvalue() and "━" in shown.getvalue()
+
+
+def test_lines_in_a_log() -> None:
+    """The beginning, one every ten seconds, the end once; nothing that moves a cursor."""
+    shown, now = io.StringIO(), iter((0.0, 9.9, 10.0, 11.0, 12.0))
+    with LoadingBar(Console(file=shown, width=30), clock=lambda: next(now)) as bar:
+        for done in (0, 1, 2, 3, 3):
+            bar.show(Loading("weights of a long name", done * 1_000_000, 3_000_000))
+    assert shown.getvalue().splitlines() == [f"banyan: weights of a long name: {done}.0/3.0 MB" for done in (0, 2, 3)]
+
+
+def test_says_how_far_the_prompts_are() -> None:
+    with started() as server:
+        server.wait_ready()
+        assert server.process.stderr is not None
+        for line in server.process.stderr:
+            if (told := re.search(r"system prompts in the cache: (\d+)/(\d+)", line)) and told[1] == told[2]:
+                break
+        else:
+            raise AssertionError("it did not say")
+        assert int(told[2]) == 3

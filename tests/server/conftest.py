@@ -90,7 +90,14 @@ def quiet_house(folder: Path, tokenizer: TextTokenizer) -> Iterator[House]:
 async def running(house: House, ui: Path, wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> AsyncIterator[House]:
     """The real server around ``house``, on a free port; ``wrap`` puts something around the app."""
     house.app = create_app(house.service, ui)
-    config = uvicorn_config(wrap(house.app), "127.0.0.1", 0, log_level="warning")
+    async with serve(house, wrap(house.app)):
+        yield house
+
+
+@contextlib.asynccontextmanager
+async def serve(house: House, app: ASGIApp) -> AsyncIterator[None]:
+    """``app`` on a free port, which ``house`` is told."""
+    config = uvicorn_config(app, "127.0.0.1", 0, log_level="warning")
     server = uvicorn.Server(config)
     with socket.socket() as listener:
         bound_send_buffers(listener)
@@ -100,7 +107,7 @@ async def running(house: House, ui: Path, wrap: Callable[[ASGIApp], ASGIApp] = l
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:
             await asyncio.sleep(0.005)
-        yield house
+        yield
         server.should_exit = True
         await task
 

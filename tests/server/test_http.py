@@ -156,10 +156,8 @@ async def test_disconnects_end_the_generation(house: House) -> None:
     async def one(stream: bool) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
         body = json.dumps(ask(stream=stream)).encode()
-        head = (
-            f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        writer.write(head.encode() + body)
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         if stream:
             await reader.readuntil(b"data: ")
         await asyncio.sleep(dice.random() * 0.05)
@@ -342,13 +340,16 @@ def ui(house: House, folder: Path) -> Starlette:
     return create_app(house.service, folder)
 
 
+LOCAL = "http://localhost"
+
+
 def test_static_files(quiet_house: House, tmp_path: Path) -> None:
-    unbuilt = TestClient(ui(quiet_house, tmp_path)).get("/")
+    unbuilt = TestClient(ui(quiet_house, tmp_path), LOCAL).get("/")
     assert unbuilt.status_code == 200 and "npm" in unbuilt.text
     (tmp_path / "assets").mkdir()
     (tmp_path / "index.html").write_text("<p>built")
     (tmp_path / "assets" / "a.js").write_text("1")
-    client = TestClient(ui(quiet_house, tmp_path))
+    client = TestClient(ui(quiet_house, tmp_path), LOCAL)
     page = client.get("/")
     assert page.text == "<p>built" and page.headers["content-security-policy"].startswith("default-src 'self'")
     assert page.headers["cache-control"] == "no-cache"
