@@ -95,9 +95,11 @@ async def running(house: House, ui: Path, wrap: Callable[[ASGIApp], ASGIApp] = l
 
 
 @contextlib.asynccontextmanager
-async def serve(house: House, app: ASGIApp) -> AsyncIterator[None]:
-    """``app`` on a free port, which ``house`` is told."""
+async def serve(house: House, app: ASGIApp, ping_seconds: float | None = None) -> AsyncIterator[None]:
+    """``app`` on a free port, which ``house`` is told; ``ping_seconds``: other than the server's own."""
     config = uvicorn_config(app, "127.0.0.1", 0, log_level="warning")
+    if ping_seconds is not None:
+        config.ws_ping_interval = config.ws_ping_timeout = ping_seconds
     server = uvicorn.Server(config)
     with socket.socket() as listener:
         bound_send_buffers(listener)

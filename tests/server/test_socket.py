@@ -3,9 +3,13 @@
 import asyncio
 import contextlib
 import json
+import os
 import random
+import signal
 import socket
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +18,26 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from backend.server.app import create_app
 from backend.server.limits import Limits
+from backend.server.run import uvicorn_config
 from backend.text.tokenizer import TextTokenizer
-from tests.server.conftest import ANSWER, House, make_house, running
+from tests.server.conftest import ANSWER, House, make_house, running, serve
 
 Event = dict[str, Any]
+
+
+STANDING_PEER = """
+import json, sys
+from websockets.sync.client import connect
+with connect(f"ws://127.0.0.1:{sys.argv[1]}/v1/responses", compression=None) as websocket:
+    websocket.send(json.dumps({"type": "response.create", "input": "Hi", "max_output_tokens": 900}))
+    while json.loads(websocket.recv())["type"] != "response.output_text.delta":
+        pass
+    print("begun", flush=True)
+    while True:
+        websocket.recv()
+"""
 
 
 async def say(websocket: ClientConnection, **event: object) -> None:
@@ -203,6 +222,31 @@ async def test_a_slow_reader_is_closed_and_the_others_go_on(house: House) -> Non
         house.answers(ANSWER)
         await say(websocket, type="response.create", input="Hi")
         assert text_of(await until(websocket, "response.completed")) == ANSWER
+
+
+async def test_a_peer_that_stands_still_loses_its_request(
+    folder: Path, tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    """Half open: its kernel takes what comes and says nothing of its end, and nobody answers pings."""
+    usual = uvicorn_config(create_app(make_house(folder, tokenizer).service, tmp_path), "127.0.0.1", 0)
+    assert usual.ws_ping_interval == usual.ws_ping_timeout == 20.0
+    house = make_house(folder, tokenizer)
+    house.never_ends()
+    house.engine.seconds_per_token = 0.1  # so little that no buffer is ever full
+    async with serve(house, create_app(house.service, tmp_path), ping_seconds=0.3):
+        peer = subprocess.Popen(
+            [sys.executable, "-c", STANDING_PEER, str(house.port)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+        )
+        try:
+            assert peer.stdout is not None
+            assert await asyncio.to_thread(peer.stdout.readline) == b"begun\n"
+            os.kill(peer.pid, signal.SIGSTOP)
+            assert len(house.engine.open) == 1
+            await house.until_idle()
+            assert len(house.engine.cancelled) == 1
+        finally:
+            peer.kill()
+            peer.wait()
 
 
 async def test_who_was_too_slow_reads_the_rest_after_coming_back(house: House) -> None:
