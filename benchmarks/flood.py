@@ -189,7 +189,7 @@ async def _measure(server: subprocess.Popen[str], port: int, keys: dict[str, str
     rubbish = asyncio.ensure_future(_rubbish(held))
     await canary.during("while rubbish is said", rubbish)
     result["rubbish"] = {"sockets": len(held), "closed_with": rubbish.result()}
-    silent = asyncio.ensure_future(_silent(port, number, 10.0))
+    silent = asyncio.ensure_future(_silent(port, number, 13.0))
     await canary.during("while connections are silent", silent)
     result["silent_connections"] = silent.result()
     await asyncio.sleep(2.0)

@@ -1,14 +1,16 @@
 """uvicorn's settings for this server. Knows measured choices, nothing of the app."""
 
+import asyncio
 import socket
 import sys
+import weakref
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+HEAD_SECONDS = 10.0
 _MESSAGE_BYTES = 1 << 20
-
-
 _SEND_BUFFER_BYTES = 64 << 10
 
 
@@ -18,6 +20,25 @@ def bound_send_buffers(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
 
+class HeadInTime(HttpToolsProtocol):
+    """uvicorn's HTTP, which by itself keeps a connection for ever that never says what it wants: here the head of the
+    first request is there within ``head_seconds``, or the connection is closed."""
+
+    head_seconds = HEAD_SECONDS
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Somebody has connected."""
+        super().connection_made(transport)
+        self.loop.call_later(self.head_seconds, _close_if_silent, weakref.ref(self))
+
+
+def _close_if_silent(reference: "weakref.ref[HeadInTime]") -> None:
+    protocol = reference()
+    # after an upgrade another protocol has the transport
+    if protocol is not None and protocol.cycle is None and protocol.transport.get_protocol() is protocol:
+        protocol.transport.close()
+
+
 def uvicorn_config(app: ASGIApp, host: str, port: int, *, log_level: str = "info") -> uvicorn.Config:
     """``websockets-sansio`` with uvloop sends twice the frames a second of the other pairs. No deflate: it would halve
     that again, cost 38 KiB a connection, and let the length of a frame tell what is in it."""
@@ -25,7 +46,7 @@ def uvicorn_config(app: ASGIApp, host: str, port: int, *, log_level: str = "info
         app,
         host=host,
         port=port,
-        http="httptools",
+        http=HeadInTime,
         loop="asyncio" if sys.platform == "win32" else "uvloop",
         ws="websockets-sansio",
         ws_max_size=_MESSAGE_BYTES,
