@@ -60,7 +60,7 @@ async def test_a_thousand_that_break(businesses: dict) -> None:
             await breaking.wave(WAVE)
         assert left(house)  # it sees what is there
         assert min(breaking.reached.values()) > 0.9 * CLIENTS / len(breaking.ways)
-        for _ in range(100):
+        for _ in range(300):
             await house.idle()
             if not left(house) and len(asyncio.all_tasks()) == tasks:
                 break
