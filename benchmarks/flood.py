@@ -8,7 +8,6 @@ other asks the same greedy question again and again: its answer must not change,
 import argparse
 import asyncio
 import json
-import os
 import re
 import resource
 import statistics
@@ -216,13 +215,14 @@ def _keys(folder: Path) -> dict[str, str]:
     return keys
 
 
-def _ready(server: subprocess.Popen[str]) -> int:
-    assert server.stderr is not None
-    said = ""
-    for line in server.stderr:
-        said += line
-        if "requests at once" in line:
+def _ready(server: subprocess.Popen[str], log: Path) -> int:
+    for _ in range(1200):
+        said = log.read_text()
+        if "requests at once" in said:
             return int(re.findall(r"http://[\d.]+:(\d+)", said)[0])
+        if server.poll() is not None:
+            break
+        time.sleep(0.1)
     raise RuntimeError(f"the server did not start: {said}")
 
 
@@ -237,11 +237,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         keys = _keys(Path(folder))
         command = [sys.executable, "-m", "backend.cli.main", "serve", "--port", "0", "--data-dir", folder]
-        server = subprocess.Popen(
-            [*command, "--kv-memory", "64MiB"], stderr=subprocess.PIPE, text=True, env=os.environ | {"NO_COLOR": "1"}
-        )
+        log = Path(folder) / "log"
+        with log.open("w") as said:
+            server = subprocess.Popen([*command, "--kv-memory", "64MiB"], stderr=said, text=True)
         try:
-            print(json.dumps(asyncio.run(_measure(server, _ready(server), keys, arguments.sockets))))
+            result = asyncio.run(_measure(server, _ready(server, log), keys, arguments.sockets))
+            result["lines_in_the_log"] = len(log.read_text().splitlines())
+            print(json.dumps(result))
         finally:
             server.terminate()
             server.wait(60)

@@ -1,6 +1,7 @@
 """uvicorn's settings for this server. Knows measured choices, nothing of the app."""
 
 import asyncio
+import logging
 import socket
 import sys
 import weakref
@@ -11,6 +12,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS = 10.0
 _MESSAGE_BYTES = 1 << 20
+# uvicorn writes these as errors, one with a traceback, when a socket is refused or a client's text is none: they could
+# fill the log. Refusals are counted in the metrics.
+_CLIENTS_FAULTS = (
+    "ASGI callable returned without completing handshake.",
+    "Invalid UTF-8 sequence received from client.",
+)
 _SEND_BUFFER_BYTES = 64 << 10
 
 
@@ -42,7 +49,7 @@ def _close_if_silent(reference: "weakref.ref[HeadInTime]") -> None:
 def uvicorn_config(app: ASGIApp, host: str, port: int, *, log_level: str = "info") -> uvicorn.Config:
     """``websockets-sansio`` with uvloop sends twice the frames a second of the other pairs. No deflate: it would halve
     that again, cost 38 KiB a connection, and let the length of a frame tell what is in it."""
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -58,3 +65,10 @@ def uvicorn_config(app: ASGIApp, host: str, port: int, *, log_level: str = "info
         server_header=False,
         timeout_graceful_shutdown=5,
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_ours)  # once, however often
+    return config
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is about this server, and no client's fault."""
+    return record.msg not in _CLIENTS_FAULTS

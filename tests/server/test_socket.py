@@ -157,6 +157,17 @@ async def test_binary_frames_and_garbage_keep_the_socket_open(house: House) -> N
         assert (await hear(websocket))["type"] == "x.pong"
 
 
+async def test_clients_do_not_fill_the_log(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+    for origin, path in (("https://evil.example", "/v1/responses"), (house.http, "/v1/nothing")):
+        with pytest.raises(InvalidStatus):
+            await connect(house.http.replace("http", "ws") + path, origin=origin)  # type: ignore[arg-type]
+    raw = await asyncio.to_thread(_raw_client, house.port, 1 << 16)
+    with raw:
+        raw.sendall(_masked(b'{"type": "\xff"}'))
+        assert (await asyncio.to_thread(raw.recv, 4096))[2:4] == (1007).to_bytes(2, "big")
+    assert capfd.readouterr().err == ""
+
+
 async def test_malformed_again_and_again_closes_with_4400(house: House) -> None:
     async with connect(house.socket) as websocket:
         with pytest.raises(ConnectionClosed):
