@@ -23,7 +23,7 @@ from backend.tenants.database import database_url, open_database
 from backend.tenants.tenant_store import TenantStore
 
 _AT_ONCE = 200
-_PHASE_SECONDS = 60.0  # none takes longer; what has not happened by then is counted as such
+_PHASE_SECONDS = 90.0  # none takes longer; what has not happened by then is counted as such
 _RUBBISH = (b"{", b'{"type": "\xff"}', b"[" * 10_000, b'{"type": "x.nothing"}', b"null")
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
