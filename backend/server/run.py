@@ -2,13 +2,13 @@
 
 import socket
 import sys
+from typing import TYPE_CHECKING
 
-import uvicorn
-from starlette.types import ASGIApp
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
 
 _MESSAGE_BYTES = 1 << 20
-
-
 _SEND_BUFFER_BYTES = 64 << 10
 
 
@@ -18,9 +18,11 @@ def bound_send_buffers(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
 
-def uvicorn_config(app: ASGIApp, host: str, port: int, *, log_level: str = "info") -> uvicorn.Config:
+def uvicorn_config(app: "ASGIApp", host: str, port: int, *, log_level: str = "info") -> "uvicorn.Config":
     """``websockets-sansio`` with uvloop sends twice the frames a second of the other pairs. No deflate: it would halve
     that again, cost 38 KiB a connection, and let the length of a frame tell what is in it."""
+    import uvicorn  # late: a socket that listens is wanted long before
+
     return uvicorn.Config(
         app,
         host=host,

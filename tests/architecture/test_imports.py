@@ -47,10 +47,11 @@ ALLOWED: dict[str, set[str]] = {
         "backend.engine.client",
         "backend.engine.messages",
         "backend.engine.options",
+        "backend.engine.spawn",
         "backend.engine.wire",
         "backend.errors",
-        "backend",
     },
+    "backend.engine.spawn": {"backend.engine.options", "backend.engine.wire", "backend"},
     "backend.engine.supervised": {
         "backend.engine.client",
         "backend.engine.messages",
@@ -77,6 +78,7 @@ ALLOWED: dict[str, set[str]] = {
         "backend.engine.messages",
         "backend.engine.options",
         "backend.engine.process_client",
+        "backend.engine.spawn",
         "backend.engine.supervised",
         "backend",
     },
@@ -99,6 +101,7 @@ NEVER: dict[str, set[str]] = {
     "backend.engine.client": TENSORS,
     "backend.engine.messages": TENSORS,
     "backend.engine.process_client": TENSORS,
+    "backend.engine.spawn": TENSORS,
     "backend.engine.supervised": TENSORS,
 }
 TRITON_ONLY_IN = "kernels.triton"
