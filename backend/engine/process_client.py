@@ -8,12 +8,13 @@ import asyncio
 import itertools
 import subprocess
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 
 from backend.engine.client import tenant_settings
+from backend.engine.event_stream import EventStream
 from backend.engine.messages import (
     AreYouThere,
     Cancel,
@@ -34,7 +35,6 @@ from backend.engine.messages import (
     Report,
     Shutdown,
     Snapshot,
-    Started,
     StartFailed,
     StepOutput,
     Submit,
@@ -53,28 +53,18 @@ CLOSE_SECONDS = 5.0
 Answer = TypeVar("Answer", Report, PromptPublished, Tree, Lanes, IAmThere)
 
 
-class ProcessGeneration:
+class ProcessGeneration(EventStream):
     """One request's events, in order. See ``backend.engine.client.Generation``."""
 
     def __init__(self, client: "ProcessClient", request: int) -> None:
+        super().__init__()
         self._client = client
         self._request = request
-        self._events: asyncio.Queue[Started | Output | None] = asyncio.Queue()
-
-    def push(self, event: Started | Output | None) -> None:
-        """An event from the engine; ``None`` ends the iteration."""
-        self._events.put_nowait(event)
-
-    async def __aiter__(self) -> AsyncIterator[Started | Output]:
-        while (event := await self._events.get()) is not None:
-            yield event
-            if isinstance(event, Output) and event.finish:
-                return
 
     def cancel(self) -> None:
         """Free the request in the engine; idempotent."""
+        self.close()
         self._client.drop(self._request)
-        self.push(None)
 
 
 class ProcessClient:
@@ -201,10 +191,9 @@ class ProcessClient:
                 if (generation := self._generations.get(started.request)) is not None:
                     generation.push(started)
             for output in event.outputs:
-                if (generation := self._generations.get(output.request)) is not None:
+                find = self._generations.pop if output.finish else self._generations.get
+                if (generation := find(output.request, None)) is not None:
                     generation.push(output)
-                    if output.finish:
-                        del self._generations[output.request]
         elif isinstance(event, Report | PromptPublished | Tree | Lanes | IAmThere):
             if isinstance(event, Report):
                 self.load = event.load
@@ -214,9 +203,9 @@ class ProcessClient:
 
     def _end_all(self) -> None:
         message = "the engine ended unexpectedly"
-        for request, generation in self._generations.items():
+        generations, self._generations = self._generations, {}
+        for request, generation in generations.items():
             generation.push(Output(request=request, tokens=[], finish="error", code="engine_error", message=message))
-        self._generations.clear()
         for asked in self._asked.values():
             for answer in asked:
                 if not answer.done():

@@ -19,9 +19,11 @@ def bound_send_buffers(listener: socket.socket) -> None:
 
 
 def uvicorn_config(app: "ASGIApp", host: str, port: int, *, log_level: str = "info") -> "uvicorn.Config":
-    """``websockets-sansio`` with uvloop sends twice the frames a second of the other pairs. No deflate: it would halve
-    that again, cost 38 KiB a connection, and let the length of a frame tell what is in it."""
+    """uvicorn's sans-I/O WebSockets with uvloop send twice the frames a second of the other pairs. No deflate: it would
+    halve that again, cost 38 KiB a connection, and let the length of a frame tell what is in it."""
     import uvicorn  # late: a socket that listens is wanted long before
+
+    from backend.server.websocket_frames import WebSocketProtocol
 
     return uvicorn.Config(
         app,
@@ -29,7 +31,7 @@ def uvicorn_config(app: "ASGIApp", host: str, port: int, *, log_level: str = "in
         port=port,
         http="httptools",
         loop="asyncio" if sys.platform == "win32" else "uvloop",
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         ws_max_size=_MESSAGE_BYTES,
         ws_ping_interval=20.0,
         ws_ping_timeout=20.0,
