@@ -111,7 +111,7 @@ async def _serve(rate: float) -> None:
 
     import backend
     from backend.server.app import create_app
-    from backend.server.run import bound_send_buffers, uvicorn_config
+    from backend.server.run import bound_send_buffers, spare_collections, uvicorn_config
     from backend.server.service import ChatService
     from backend.text.tokenizer import TextTokenizer
 
@@ -130,6 +130,7 @@ async def _serve(rate: float) -> None:
     beating = asyncio.create_task(engine.beat())
     while not server.started:
         await asyncio.sleep(0.01)
+    spare_collections()
     cpu = time.process_time()
     print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
     await asyncio.to_thread(sys.stdin.read)

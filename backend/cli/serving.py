@@ -27,7 +27,7 @@ from backend.server.engine_settings import EngineSettings
 from backend.server.limits import Limits
 from backend.server.prompts import PromptRegistry
 from backend.server.publishing import publish_prompts
-from backend.server.run import uvicorn_config
+from backend.server.run import spare_collections, uvicorn_config
 from backend.server.service import ChatService
 from backend.server.tenancy import Tenancy
 from backend.tenants.database import database_url, open_database
@@ -108,6 +108,7 @@ async def _serve_engine(
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
     if server.started:
+        spare_collections()
         _say(console, ready_line(host, port, found.name, engine.info))
         publishing.add_done_callback(partial(_warn, console))
     await _until(interrupted, engine.given_up, serving)

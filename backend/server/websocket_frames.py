@@ -24,11 +24,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """See ASGI."""
         if (
             message["type"] == "websocket.send"
-            and self.handshake_complete
-            and not self.close_sent
-            and not self.disconnected
-            and self.writable.is_set()
             and self.conn.state is State.OPEN
+            and self.writable.is_set()
+            and not self.disconnected
         ):
             text = message.get("text")
             if text is not None:
