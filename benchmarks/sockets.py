@@ -111,7 +111,8 @@ async def _serve(rate: float) -> None:
 
     import backend
     from backend.server.app import create_app
-    from backend.server.run import bound_send_buffers, spare_collections, uvicorn_config
+    from backend.server.listening import bound_send_buffers
+    from backend.server.run import spare_collections, uvicorn_config
     from backend.server.service import ChatService
     from backend.text.tokenizer import TextTokenizer
 

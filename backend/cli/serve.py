@@ -15,7 +15,7 @@ from backend.cli import checkpoint
 from backend.engine.options import EngineOptions
 from backend.engine.spawn import spawn_engine
 from backend.errors import StartError
-from backend.server.run import bound_send_buffers
+from backend.server.listening import bound_send_buffers
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -68,7 +68,8 @@ class Histogram(Collector):
         self._sum += value
 
     def collect(self) -> Iterator[Metric]:
-        names = [floatToGoString(bound) for bound in (*self._bounds, float("inf"))]
+        bounds = (*self._bounds, float("inf"))
+        names = [floatToGoString(bound) for bound in bounds]  # type: ignore[no-untyped-call]
         buckets = list(zip(names, accumulate(self._counts), strict=True))
         yield HistogramMetricFamily(f"banyan:{self._name}", self._what, buckets=buckets, sum_value=self._sum)
 

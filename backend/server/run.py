@@ -1,43 +1,31 @@
 """uvicorn's settings for this server. Knows measured choices, nothing of the app."""
 
 import gc
-import socket
 import sys
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import uvicorn
-    from starlette.types import ASGIApp
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from backend.server.websocket_frames import WebSocketProtocol
 
 _MESSAGE_BYTES = 1 << 20
-_SEND_BUFFER_BYTES = 64 << 10
-
-
-def bound_send_buffers(listener: socket.socket) -> None:
-    """Let the kernel hold little for a peer that does not read (Linux doubles the number): what it holds cannot be
-    merged, and left to itself it takes megabytes. What is accepted inherits it."""
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
 
 def spare_collections() -> None:
     """Call once all that the server is made of is there: it is never garbage, and looking through it for some would
-    hold up every stream for a tenth of a second."""
-    gc.collect()
+    hold up every stream for tens of milliseconds."""
     gc.freeze()
 
 
-def uvicorn_config(app: "ASGIApp", host: str, port: int, *, log_level: str = "info") -> "uvicorn.Config":
+def uvicorn_config(app: ASGIApp, host: str, port: int, *, log_level: str = "info") -> uvicorn.Config:
     """uvicorn's sans-I/O WebSockets with uvloop send twice the frames a second of the other pairs. No deflate: it would
     halve that again, cost 38 KiB a connection, and let the length of a frame tell what is in it."""
-    import uvicorn  # late: a socket that listens is wanted long before
-
-    from backend.server.websocket_frames import WebSocketProtocol
-
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        http="httptools",
+        http=HttpToolsProtocol,
         loop="asyncio" if sys.platform == "win32" else "uvloop",
         ws=WebSocketProtocol,
         ws_max_size=_MESSAGE_BYTES,
