@@ -3,6 +3,7 @@
 Owns the ``EngineClient``. Knows no protocol and no socket. One per server process.
 """
 
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backend.engine.client import EngineClient, Generation
+from backend.engine.event_stream import Hear
 from backend.engine.messages import Output, Started, Submit, TokenCounts, classify
 from backend.errors import BanyanError, EngineError
 from backend.server.chat_model import ChatModel
@@ -22,6 +24,8 @@ from backend.server.tracing import Measured, NoTracing, Trace, Tracing
 from backend.tenants.limits import TenantLimits
 
 _STALL_SECONDS = 30.0
+
+_log = logging.getLogger("banyan.server")
 
 
 class TenantTokens(NamedTuple):
@@ -145,7 +149,7 @@ class ChatService:
 
 
 class MeasuredGeneration:
-    """A ``Generation`` that is watched as it passes: queue time, TTFT, gaps, counts. Iterate once."""
+    """A ``Generation`` that is watched as it passes: queue time, TTFT, gaps, counts."""
 
     def __init__(
         self,
@@ -173,18 +177,36 @@ class MeasuredGeneration:
     async def __aiter__(self) -> AsyncIterator[Started | Output]:
         try:
             async for event in self._generation:
-                if isinstance(event, Started):
-                    self._on_start(event)
-                else:
-                    self._on_output(event)
+                self._measure(event)
                 yield event
         finally:
             self._end("abort")
+
+    def listen(self, hear: Hear) -> None:
+        """See ``Generation``."""
+
+        def pass_on(event: Started | Output | None) -> None:
+            try:
+                self._measure(event)
+            except Exception:
+                _log.exception("a request could not be measured")
+                event = None
+            hear(event)
+
+        self._generation.listen(pass_on)
 
     def cancel(self) -> None:
         """Free everything at once; idempotent."""
         self._generation.cancel()
         self._end("abort")
+
+    def _measure(self, event: Started | Output | None) -> None:
+        if isinstance(event, Output):
+            self._on_output(event)
+        elif event is not None:
+            self._on_start(event)
+        else:
+            self._end("abort")
 
     def _on_start(self, event: Started) -> None:
         self._started = event

@@ -22,11 +22,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from backend import config
-from backend.cli import checkpoint, serve
+from backend.cli import checkpoint, serve, serving, starting
 from backend.cli.loading import LoadingBar
 from backend.cli.main import main
 from backend.engine.messages import EngineInfo, Loading
 from backend.engine.options import EngineOptions
+from backend.engine.spawn import EngineChild
 from backend.errors import StartError
 from backend.server.tenancy import Tenancy
 
@@ -317,6 +318,23 @@ def test_start_errors_are_one_line(arguments: list[str], words: list[str], capfd
     assert all(word in line for word in words), line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--host", "0.0.0.0"], "without tenants and their keys"),
+        (["--database", "mysql://nowhere"], "a URL such as postgresql://"),
+    ],
+)
+def test_what_is_wrong_beside_a_loading_engine_ends_it(arguments: list[str], words: str, tmp_path: Path) -> None:
+    """Both are found when the engine's process runs already."""
+    with started(*arguments, "--data-dir", str(tmp_path)) as server:
+        assert server.process.stderr is not None
+        said = server.process.stderr.read()
+        assert server.process.wait(PATIENCE_SECONDS) == 1
+        assert words in said and "Traceback" not in said
+        assert server.is_gone()
+
+
 def test_engine_says_why_it_cannot_load(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["NoSuchForCausalLM"], "model_type": "nosuch"}')
     assert main(["serve", "--port", "0", str(tmp_path)]) == 1
@@ -325,23 +343,17 @@ def test_engine_says_why_it_cannot_load(tmp_path: Path, capfd: pytest.CaptureFix
     assert "banyan: " in shown
 
 
-async def test_interrupted_while_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    cancelled = asyncio.Event()
-
-    async def never(options: EngineOptions, on_loading: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    monkeypatch.setattr(serve, "start_engine", never)
+async def test_interrupted_while_loading() -> None:
+    """An engine that never says that it is ready is ended."""
+    ours, theirs = socket.socketpair()
+    sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    child = EngineChild(sleeping, ours)
+    asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGTERM)
     found = checkpoint.Checkpoint(Path("/nowhere"), "m")
-    with contextlib.closing(serve.take_port("127.0.0.1", 0)) as listener:
-        assert (
-            await serve.serve(config.resolve({}, {}), found, listener, Console(file=io.StringIO()), Tenancy(None)) == 0
-        )
-    assert cancelled.is_set()
+    with theirs, contextlib.closing(serve.take_port("127.0.0.1", 0)) as listener:
+        console = Console(file=io.StringIO())
+        assert await starting.serve(config.resolve({}, {}), found, listener, child, console, Tenancy(None)) == 0
+    assert sleeping.returncode == -signal.SIGKILL
 
 
 def test_engine_options_carry_the_settings() -> None:
@@ -362,12 +374,12 @@ def test_defaults_are_the_engines() -> None:
 def test_the_engines_queue_is_full_before_the_servers() -> None:
     for waiting in (1, 1024, 50_000):
         options = config.resolve({"max_waiting": str(waiting)}, {})
-        assert serve.server_limits(options).open_requests > options.max_waiting + options.max_running
+        assert serving.server_limits(options).open_requests > options.max_waiting + options.max_running
 
 
 def test_ready_line_names_address_model_and_cache() -> None:
     info = EngineInfo("llama", 3_300_000, 2560, 4096, 16, 1024, 64, "float32", "cpu", 2**20, 2**26)
-    line = serve.ready_line("::1", 80, "org/m", info)
+    line = serving.ready_line("::1", 80, "org/m", info)
     for word in (
         "http://[::1]:80",
         "org/m",

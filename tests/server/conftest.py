@@ -14,8 +14,9 @@ from starlette.types import ASGIApp
 
 from backend.server.app import create_app
 from backend.server.limits import Limits
+from backend.server.listening import bound_send_buffers
 from backend.server.prompts import PromptRegistry
-from backend.server.run import bound_send_buffers, uvicorn_config
+from backend.server.run import uvicorn_config
 from backend.server.service import ChatService
 from backend.text.tokenizer import TextTokenizer
 from tests.server.fake_app import BAKERY

@@ -457,3 +457,25 @@ def _raw_client(port: int, receive_buffer: int) -> socket.socket:
 def _masked(payload: bytes) -> bytes:
     """A text frame with a mask of zeros."""
     return bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+async def test_a_response_that_breaks_breaks_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events are handed over within the engine's reader, which all responses share."""
+    responses = house.app.state.conductor.responses
+    real, broken = responses.engine_event, []
+
+    def break_one(key: int, event: object, now: float) -> None:
+        if not broken or key == broken[0]:
+            broken.append(key)
+            raise ZeroDivisionError
+        real(key, event, now)
+
+    monkeypatch.setattr(responses, "engine_event", break_one)
+    async with asyncio.timeout(20), connect(house.socket) as first, connect(house.socket) as second:
+        await say(first, type="response.create", input="Hi")
+        failed = (await until(first, "response.failed", "response.completed"))[-1]
+        await say(second, type="response.create", input="Hi")
+        assert text_of(await until(second, "response.failed", "response.completed")) == ANSWER
+    assert failed["response"]["error"]["code"] == "internal_error"
+    await house.until_idle()
+    assert house.engine.cancelled == broken[:1]
