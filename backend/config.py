@@ -48,6 +48,8 @@ class ServeOptions(msgspec.Struct, frozen=True):
     overlap: bool
     arm: str
     threads: int
+    allowed_hosts: tuple[str, ...]
+    allowed_origins: tuple[str, ...]
     drain_seconds: int
 
 
@@ -144,6 +146,21 @@ def text(value: Any) -> str:
     if not isinstance(value, str) or any(ord(c) < 32 for c in value):
         raise ValueError("a line of text is expected")
     return value
+
+
+def names_of(pattern: str, expected: str) -> Callable[[Any], tuple[str, ...]]:
+    """A parser of words, in lower case, with commas between; in the TOML file also a list. Each matches ``pattern``."""
+
+    def parse(value: Any) -> tuple[str, ...]:
+        words = value.split(",") if isinstance(value, str) else value
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError(expected)
+        found = tuple(word.strip().lower() for word in words if word.strip())
+        if not all(re.fullmatch(pattern, word) for word in found):
+            raise ValueError(expected)
+        return found
+
+    return parse
 
 
 def folder(value: Any) -> Path:
@@ -276,6 +293,26 @@ SERVE_OPTIONS = (
         "did it: paged (vLLM's paper, nothing shared), continuous (Orca), static (whole batches)",
     ),
     Option("threads", "THREADS", whole_number(0, 1024), 0, "threads of the forward pass on the CPU; 0: chosen here"),
+    Option(
+        "allowed-hosts",
+        "NAMES",
+        names_of(
+            r"\*|[a-z0-9_-]+(\.[a-z0-9_-]+)*", "host names without ports such as chat.example.com, or *, are expected"
+        ),
+        "",
+        "names that this server is called by in requests, with commas between; addresses and localhost always are. "
+        "Without it: only these while there are no keys, any name once there are",
+    ),
+    Option(
+        "allowed-origins",
+        "ORIGINS",
+        names_of(
+            r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?",
+            "origins such as https://chat.example.com are expected",
+        ),
+        "",
+        "pages besides our own that may call from a browser, with commas between, such as https://app.example.com",
+    ),
     Option(
         "drain-seconds",
         "SECONDS",

@@ -18,11 +18,11 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
 
 from backend.engine.client import tenant_settings
+from backend.engine.event_stream import EventStream
 from backend.engine.messages import EngineInfo, Lane, Load, Output, Report, Snapshot, Started, Submit
 from backend.server.limits import Limits
 
@@ -33,21 +33,15 @@ _ANSWER = "A croissant costs three euros and the bread is baked at seven in the 
 # ---- the server's side ---------------------------------------------------------------------------
 
 
-class _Generation:
+class _Generation(EventStream):
     def __init__(self, engine: "Metronome", request: int) -> None:
-        self.events: asyncio.Queue[Started | Output | None] = asyncio.Queue()
+        super().__init__()
         self._engine = engine
         self._request = request
 
-    async def __aiter__(self) -> AsyncIterator[Started | Output]:
-        while (event := await self.events.get()) is not None:
-            yield event
-            if isinstance(event, Output) and event.finish:
-                return
-
     def cancel(self) -> None:
         self._engine.open.pop(self._request, None)
-        self.events.put_nowait(None)
+        self.close()
 
 
 class Metronome:
@@ -71,7 +65,7 @@ class Metronome:
 
     def generate(self, submit: Submit) -> _Generation:
         generation = _Generation(self, submit.request)
-        generation.events.put_nowait(Started(submit.request, 0, 0.0))
+        generation.push(Started(submit.request, 0, 0.0))
         self.open[submit.request] = (generation, 0, submit.max_tokens)
         return generation
 
@@ -86,11 +80,11 @@ class Metronome:
             for request, (generation, said, most) in list(self.open.items()):
                 self.first.setdefault(request, len(self.beats) - 1)
                 finish = "length" if said + 1 >= most else ""
-                generation.events.put_nowait(Output(request, [self._answer[said % len(self._answer)]], finish))
                 if finish:
                     del self.open[request]
                 else:
                     self.open[request] = (generation, said + 1, most)
+                generation.push(Output(request, [self._answer[said % len(self._answer)]], finish))
 
     async def inspect(self, check: bool = False) -> Report:
         return Report(self.load)
@@ -117,7 +111,8 @@ async def _serve(rate: float) -> None:
 
     import backend
     from backend.server.app import create_app
-    from backend.server.run import bound_send_buffers, uvicorn_config
+    from backend.server.listening import bound_send_buffers
+    from backend.server.run import spare_collections, uvicorn_config
     from backend.server.service import ChatService
     from backend.text.tokenizer import TextTokenizer
 
@@ -126,7 +121,9 @@ async def _serve(rate: float) -> None:
     engine = Metronome(tokenizer.encode_plain(_ANSWER), tokenizer.vocab_size, rate)
     limits = Limits(sockets_per_key=1 << 20, first_message_seconds=3600.0, idle_seconds=3600.0)
     service = ChatService(engine, folder, "stub", None, limits)
-    config = uvicorn_config(create_app(service, Path(tempfile.gettempdir())), "127.0.0.1", 0, log_level="warning")
+    with tempfile.TemporaryDirectory() as no_page:
+        app = create_app(service, Path(no_page))
+    config = uvicorn_config(app, "127.0.0.1", 0, log_level="warning")
     listener = _listener()
     bound_send_buffers(listener)
     server = uvicorn.Server(config)
@@ -134,6 +131,7 @@ async def _serve(rate: float) -> None:
     beating = asyncio.create_task(engine.beat())
     while not server.started:
         await asyncio.sleep(0.01)
+    spare_collections()
     cpu = time.process_time()
     print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
     await asyncio.to_thread(sys.stdin.read)

@@ -4,12 +4,14 @@ import math
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from backend.engine.event_stream import Hear
 from backend.engine.messages import EngineInfo, Lane, Load, Output, Report, SetTenant, Snapshot, Started, Submit
 from backend.errors import RequestError
 
 
 class Generation(Protocol):
-    """One request in the engine. Iterate once: ``Started`` first (not when it fails before), then ``Output``s.
+    """One request in the engine. Iterate or listen, once: ``Started`` first (not when it fails before), then
+    ``Output``s.
 
     The last ``Output`` has a non-empty ``finish`` (``stop``, ``length``, ``deadline``, ``error``) unless ``cancel`` was
     called; iteration ends after it, or after ``cancel``. The code of an ``error`` is one of ``RequestRejected``'s (in
@@ -17,6 +19,11 @@ class Generation(Protocol):
     """
 
     def __aiter__(self) -> AsyncIterator[Started | Output]: ...
+
+    def listen(self, hear: Hear) -> None:
+        """Have ``hear``, which must not raise, called with each event as it comes, and with None when no other comes;
+        not after ``cancel``."""
+        ...
 
     def cancel(self) -> None:
         """Free everything, at the latest when the steps in flight are over; idempotent; also fine after the end."""

@@ -7,11 +7,16 @@ head) block is a contiguous tile (of keys transposed where the CPU library compu
 past the last belongs to nobody: writes that must go nowhere go there.
 """
 
+import math
+
+import numpy as np
 import torch
 
 from backend.errors import StartError
 from backend.models.config import ModelConfig
 from kernels.kv_layout import clear_slots
+
+_ALIGNMENT = 64  # bytes, a cache line
 
 
 def kv_bytes_per_page(config: ModelConfig, page_size: int, dtype: torch.dtype) -> int:
@@ -33,8 +38,8 @@ class KVPool:
         self.heads = config.heads  # that read the pages; a plan of attention is made for so many
         try:
             # Zeros, not empty: masked keys are multiplied by 0, and garbage can be NaN.
-            self.storage = torch.zeros(shape, dtype=dtype, device=device)
-        except (RuntimeError, MemoryError) as error:
+            self.storage = _zeros(shape, dtype, device)
+        except (RuntimeError, MemoryError, ValueError) as error:
             need = (pages + 1) * kv_bytes_per_page(config, page_size, dtype)
             raise StartError(
                 f"no room in memory for {pages} KV pages ({need / 1e6:,.0f} MB)", code="no_memory"
@@ -53,3 +58,14 @@ class KVPool:
     def clear(self, slots: torch.Tensor) -> None:
         """Zero the keys and values of ``slots`` [n] int64 (page * page_size + offset) in every layer."""
         clear_slots(self.storage, slots)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """On a CPU, zeros that the operating system makes when they are first used: ``torch.zeros`` writes them all, which
+    for 4 GiB took longer than loading a small model, and made them resident."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + _ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % _ALIGNMENT
+    return torch.from_numpy(memory[begin : begin + size]).view(dtype).view(shape)

@@ -4,6 +4,7 @@ One thread reads commands; the main thread alternates between them and steps, an
 side of the socket closes, the process ends at once: nobody is left to answer.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -120,6 +121,10 @@ def main() -> None:
     if frame is None:
         return
     options = msgspec.msgpack.decode(frame, type=EngineOptions)
+    outgoing = Outgoing(connection)
+    # read from now on: who starts us may go away while we load
+    inbox = Inbox(reader, lambda: outgoing.send(IAmThere(loop.step_seconds())))
+    gc.disable()  # loading makes a million objects and no garbage: looking for some was a tenth of the time
     try:
         from backend.engine.assembly import assemble  # loads torch: late, so that a closed socket costs nothing
 
@@ -127,9 +132,9 @@ def main() -> None:
     except StartError as error:
         connection.sendall(encode(StartFailed(code=error.code, message=error.message)))
         return
+    gc.freeze()  # never looked at again, so the pauses of later collections are shorter too
+    gc.enable()
     connection.sendall(encode(info))
-    outgoing = Outgoing(connection)
-    inbox = Inbox(reader, lambda: outgoing.send(IAmThere(loop.step_seconds())))
     if isinstance(loop.steps.executor, (Overlapped, Queued)):
         loop.steps.executor.on_done = inbox.poke
     serve(loop, inbox, outgoing)

@@ -5,20 +5,16 @@ Knows asyncio and the messages; nothing of text or tensors. When the child dies,
 """
 
 import asyncio
-import contextlib
 import itertools
-import os
-import socket
-import sys
+import subprocess
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 
-import backend
 from backend.engine.client import tenant_settings
+from backend.engine.event_stream import EventStream
 from backend.engine.messages import (
     AreYouThere,
     Cancel,
@@ -39,7 +35,6 @@ from backend.engine.messages import (
     Report,
     Shutdown,
     Snapshot,
-    Started,
     StartFailed,
     StepOutput,
     Submit,
@@ -47,47 +42,37 @@ from backend.engine.messages import (
     WithdrawPrompt,
 )
 from backend.engine.options import EngineOptions
+from backend.engine.spawn import EngineChild, spawn_engine
 from backend.engine.wire import encode, read_frame
 from backend.errors import EngineError, StartError
 
 _decoder = msgspec.msgpack.Decoder(Event)
 EMPTY_LOAD = Load()
 CLOSE_SECONDS = 5.0
-SPIN_COUNT = "1000"  # of GNU OpenMP: a few microseconds
 
 Answer = TypeVar("Answer", Report, PromptPublished, Tree, Lanes, IAmThere)
 
 
-class ProcessGeneration:
+class ProcessGeneration(EventStream):
     """One request's events, in order. See ``backend.engine.client.Generation``."""
 
     def __init__(self, client: "ProcessClient", request: int) -> None:
+        super().__init__()
         self._client = client
         self._request = request
-        self._events: asyncio.Queue[Started | Output | None] = asyncio.Queue()
-
-    def push(self, event: Started | Output | None) -> None:
-        """An event from the engine; ``None`` ends the iteration."""
-        self._events.put_nowait(event)
-
-    async def __aiter__(self) -> AsyncIterator[Started | Output]:
-        while (event := await self._events.get()) is not None:
-            yield event
-            if isinstance(event, Output) and event.finish:
-                return
 
     def cancel(self) -> None:
         """Free the request in the engine; idempotent."""
+        self.close()
         self._client.drop(self._request)
-        self.push(None)
 
 
 class ProcessClient:
-    """An ``EngineClient`` over a socket to a child process. Made by ``start_engine``."""
+    """An ``EngineClient`` over a socket to a child process. Made by ``connect``."""
 
     def __init__(
         self,
-        process: asyncio.subprocess.Process,
+        process: "subprocess.Popen[bytes]",
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         info: EngineInfo,
@@ -171,10 +156,10 @@ class ProcessClient:
         if self.alive:
             self._send(Shutdown())
         try:
-            await asyncio.wait_for(self.process.wait(), CLOSE_SECONDS)
-        except TimeoutError:
+            await asyncio.to_thread(self.process.wait, CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-            await self.process.wait()
+            await asyncio.to_thread(self.process.wait)
         await self._pump
         self._writer.close()
 
@@ -206,10 +191,9 @@ class ProcessClient:
                 if (generation := self._generations.get(started.request)) is not None:
                     generation.push(started)
             for output in event.outputs:
-                if (generation := self._generations.get(output.request)) is not None:
+                find = self._generations.pop if output.finish else self._generations.get
+                if (generation := find(output.request, None)) is not None:
                     generation.push(output)
-                    if output.finish:
-                        del self._generations[output.request]
         elif isinstance(event, Report | PromptPublished | Tree | Lanes | IAmThere):
             if isinstance(event, Report):
                 self.load = event.load
@@ -219,9 +203,9 @@ class ProcessClient:
 
     def _end_all(self) -> None:
         message = "the engine ended unexpectedly"
-        for request, generation in self._generations.items():
+        generations, self._generations = self._generations, {}
+        for request, generation in generations.items():
             generation.push(Output(request=request, tokens=[], finish="error", code="engine_error", message=message))
-        self._generations.clear()
         for asked in self._asked.values():
             for answer in asked:
                 if not answer.done():
@@ -230,37 +214,28 @@ class ProcessClient:
 
 
 async def start_engine(options: EngineOptions, on_loading: Callable[[Loading], None] | None = None) -> ProcessClient:
-    """Start an engine process and wait until it takes requests.
+    """Start an engine process and wait until it takes requests; see ``connect``."""
+    return await connect(spawn_engine(options), on_loading)
+
+
+async def connect(child: EngineChild, on_loading: Callable[[Loading], None] | None = None) -> ProcessClient:
+    """Wait until a process that was spawned takes requests.
 
     ``on_loading`` is called with the progress of loading. Raises ``StartError`` with the engine's own words when it
-    cannot start. The child ends by itself when this process goes away.
+    cannot start. Then, and when this is cancelled, the child is killed.
     """
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "backend.engine.process",
-            str(theirs.fileno()),
-            pass_fds=(theirs.fileno(),),
-            env=_environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-        )
-    reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-    writer.write(encode(options))
+    reader, writer = await asyncio.open_connection(sock=child.connection, limit=1 << 20)
     try:
-        info = await _await_ready(process, reader, on_loading)
+        info = await _await_ready(child.process, reader, on_loading)
     except BaseException:
         writer.close()
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        await asyncio.to_thread(child.end)
         raise
-    return ProcessClient(process, reader, writer, info)
+    return ProcessClient(child.process, reader, writer, info)
 
 
 async def _await_ready(
-    process: asyncio.subprocess.Process,
+    process: "subprocess.Popen[bytes]",
     reader: asyncio.StreamReader,
     on_loading: Callable[[Loading], None] | None,
 ) -> EngineInfo:
@@ -273,17 +248,5 @@ async def _await_ready(
                 return info
             case StartFailed(code=code, message=message):
                 raise StartError(message, code=code)
-    status = await process.wait()
+    status = await asyncio.to_thread(process.wait)
     raise StartError(f"the engine process ended while it was starting (exit status {status})", code="engine_error")
-
-
-def _environment() -> dict[str, str]:
-    """The child's environment: ours, the packages' folder on its path, and how long OpenMP's threads spin.
-
-    A thread that waits for others spins for some microseconds, then sleeps. GNU's runtime spins for milliseconds, and
-    where other processes want the cores, whoever spins holds up whom it waits for (30 times slower, see docs/log.md).
-    """
-    root = str(Path(backend.__file__).resolve().parent.parent)
-    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    spinning = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": SPIN_COUNT}
-    return {**spinning, **os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}

@@ -23,7 +23,8 @@ STEADY_SECONDS = 60.0  # who lives so long has started well: attempts are counte
 
 
 class SupervisedEngine:
-    """``start``: makes a new process. ``tell``: called with what happens, for people.
+    """``start``: makes a new process. ``tell``: called with what happens, for people. ``restarted``: called when a new
+    process takes requests, whose cache is empty.
 
     ``silent_s``: a process that does not answer for so long is killed; ``stuck_s``: also one whose step takes so long.
     """
@@ -39,6 +40,7 @@ class SupervisedEngine:
     ) -> None:
         self.given_up = asyncio.Event()
         self.restarts = 0
+        self.restarted: list[Callable[[], None]] = []
         self._client = client
         self._start = start
         self._tell = tell
@@ -133,6 +135,8 @@ class SupervisedEngine:
                 except (StartError, EngineError) as error:
                     self._tell(f"the engine could not be started: {error.message}")
             self.restarts += 1
+            for callback in self.restarted:
+                callback()
             self._tell(f"the engine is back after {loop.time() - began:.1f} s")
 
     async def _begin(self, client: ProcessClient) -> None:

@@ -1,11 +1,13 @@
 """Frames on the stream between server and engine: four bytes of length, then msgpack. Not what they mean."""
 
-import asyncio
 import socket
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    import asyncio
 
 _LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 64 << 20
@@ -35,7 +37,7 @@ class FrameReader:
         return body if len(body) == size else None
 
 
-async def read_frame(reader: asyncio.StreamReader) -> bytes | None:
+async def read_frame(reader: "asyncio.StreamReader") -> bytes | None:
     """The body of the next frame from an asyncio stream; ``None`` at the end of the stream."""
     try:
         head = await reader.readexactly(_LENGTH.size)
@@ -43,5 +45,5 @@ async def read_frame(reader: asyncio.StreamReader) -> bytes | None:
         if size > MAX_FRAME_BYTES:
             raise ValueError(f"frame of {size} bytes; at most {MAX_FRAME_BYTES} are allowed")
         return await reader.readexactly(size)
-    except (asyncio.IncompleteReadError, ConnectionError):
+    except (EOFError, ConnectionError):  # asyncio.IncompleteReadError is an EOFError
         return None

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -18,6 +19,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from backend.errors import BanyanError, RequestError
 from backend.server.admin import admin_routes
 from backend.server.auth import Authentication
+from backend.server.callers import OURSELVES, Callers
 from backend.server.chat_completions import chat_completions
 from backend.server.completions import completions
 from backend.server.conductor import Conductor
@@ -27,7 +29,6 @@ from backend.server.identity import identity_of
 from backend.server.json_http import error_response, json_response
 from backend.server.live import LiveFeed
 from backend.server.openapi import Health, ModelCard, ModelList, PromptList, Version, document
-from backend.server.origin import is_same_origin
 from backend.server.prompt_routes import own_tenant, visible_routes
 from backend.server.prompt_routes import routes as prompt_routes
 from backend.server.responses_http import create_response, delete_response, get_response
@@ -43,14 +44,18 @@ from backend.version import installed_version
 _log = logging.getLogger("banyan.server")
 
 
-def create_app(service: ChatService, ui: Path = BUILT_UI, store: ConversationStore | None = None) -> Starlette:
+def create_app(
+    service: ChatService, ui: Path = BUILT_UI, store: ConversationStore | None = None, callers: Callers = OURSELVES
+) -> Starlette:
     """The ASGI app around ``service``; ``ui``: folder of the built web UI; ``store``: where conversations are kept, by
-    default the tenants' database, or memory where there is none."""
+    default the tenants' database, or memory where there is none; ``callers``: hosts and origins that are allowed."""
     tenancy = service.tenancy
     if store is None:
         store = MemoryStore() if tenancy.database is None else DatabaseStore(tenancy.conversations)
     app = Starlette(
         middleware=[
+            Middleware(service.tracing.wrapped),
+            *_cross_origin(callers),
             Middleware(
                 Authentication,
                 tenancy.directory,
@@ -59,9 +64,10 @@ def create_app(service: ChatService, ui: Path = BUILT_UI, store: ConversationSto
                 tenancy.connections,
                 clock=tenancy.clock,
                 headers=tenancy.gate.headers,
+                callers=callers,
                 refused=tenancy.refused,
                 static=open_paths(ui),
-            )
+            ),
         ],
         routes=[
             Mount(
@@ -105,6 +111,21 @@ def create_app(service: ChatService, ui: Path = BUILT_UI, store: ConversationSto
     return app
 
 
+def _cross_origin(callers: Callers) -> list[Middleware]:
+    """What browsers ask for before they let pages of other origins read our answers."""
+    if not callers.origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=sorted(callers.origins),
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    ]
+
+
 @contextlib.asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     """Time passes for responses and sockets while the app runs."""
@@ -140,8 +161,6 @@ async def _prompts(request: Request) -> Response:
 
 async def _ticket(request: Request) -> Response:
     service: ChatService = request.app.state.service
-    if not is_same_origin(request.headers):
-        raise RequestError("this origin may not call", code="origin_not_allowed", status=403)
     ticket = service.tenancy.tickets.issue(identity_of(request.scope), service.tenancy.clock())
     return json_response({"ticket": ticket, "expires_in": int(TICKET_SECONDS)}, 201, {"cache-control": "no-store"})
 

@@ -7,14 +7,13 @@ WebSockets too. Keeps what is open by identity, so that a key that is revoked ta
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.errors import BanyanError, RequestError
 from backend.server.access import required_scope
+from backend.server.callers import Callers, names_this_machine
 from backend.server.identity import STATE_KEY, Identity
 from backend.server.json_http import error_response
 from backend.server.tickets import SUBPROTOCOL, TicketOffice
@@ -74,6 +73,7 @@ class Authentication:
         *,
         clock: Callable[[], float],
         headers: Callable[[str], Mapping[str, str]],
+        callers: Callers,
         refused: Callable[[int], None] = lambda status: None,
         static: Collection[str] = (),
     ) -> None:
@@ -84,6 +84,7 @@ class Authentication:
         self._connections = connections
         self._clock = clock
         self._headers = headers
+        self._callers = callers
         self._refused = refused
         self._static = static
 
@@ -116,6 +117,7 @@ class Authentication:
 
     def _identify(self, scope: Scope) -> Identity | None:
         """None: nobody needs to be known. Raises ``BanyanError``: 401 or 403."""
+        self._callers.check(scope, has_keys=not self._directory.is_open)
         if self._directory.is_open:
             if not names_this_machine(scope):
                 _refuse_administration(scope)
@@ -193,19 +195,9 @@ class Authentication:
                     await send({"type": "websocket.close", "code": REVOKED, "reason": _WORDS})
 
 
-def names_this_machine(scope: Scope) -> bool:
-    """Whether the Host header is ``localhost`` or a loopback address, or there is none."""
-    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-    try:
-        names = [urlsplit(f"//{host}").hostname or "" for host in hosts]
-        return all(name == "localhost" or ip_address(name).is_loopback for name in names)
-    except ValueError:
-        return False
-
-
 def _refuse_administration(scope: Scope) -> None:
-    """A page whose name was made to point at this machine passes as same-origin: it may chat, as it always could, but
-    make no tenant and no prompt. Raises ``RequestError``."""
+    """Names that were allowed may be everybody's way in, through a proxy: from there nobody makes tenants and prompts.
+    Raises ``RequestError``."""
     path = scope["path"]
     writes = scope["type"] == "http" and scope["method"] not in ("GET", "HEAD")
     if path.startswith("/admin/") or (writes and (path + "/").startswith("/v1/prompts/")):

@@ -1,18 +1,15 @@
-"""``POST /v1/chat/completions``, JSON and server-sent events. Knows that protocol; the answers are ``Choices``."""
+"""``POST /v1/chat/completions`` in its own words: what is asked, what is answered. ``completing`` does the rest."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
-from functools import partial
+from collections.abc import Iterator
+from typing import Any
 
-import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp
+from msgspec import UnsetType
 
-from backend.errors import BanyanError, RequestError
+from backend.errors import RequestError
 from backend.server.asked import check_metadata, unsupported
-from backend.server.choices import Choices
+from backend.server.choices import Choices, Piece
+from backend.server.completing import Question, completion_route
 from backend.server.completion_types import (
     Answer,
     ChatCompletion,
@@ -21,116 +18,76 @@ from backend.server.completion_types import (
     ChoiceLogprobs,
     Chunk,
     ChunkChoice,
+    CompletionUsage,
     Delta,
 )
-from backend.server.errors import ErrorResponse, body_of, decoding
-from backend.server.identity import Identity, identity_of
-from backend.server.json_http import json_response, read_body
+from backend.server.identity import Identity
 from backend.server.limits import Limits
 from backend.server.logprobs import ShownToken
-from backend.server.messages import check_count, message
+from backend.server.messages import check_count, message, with_system
 from backend.server.sampling import Asked
 from backend.server.service import ChatService
-from backend.server.sse import event_stream, sse_data, whole
 from backend.text.template import Message
 
-_INLINE_BYTES = 16_384
-_decoder = msgspec.json.Decoder(ChatRequest)
-_encode = msgspec.json.Encoder().encode
 
-
-async def chat_completions(request: Request) -> ASGIApp:
-    """The route. Raises ``BanyanError``, which the app turns into an answer."""
-    service: ChatService = request.app.state.service
-    began = service.clock()
-    body = await read_body(request, service.limits.message_bytes)
-    asked = decoding(lambda: _decoder.decode(body))
-    service.model.check_name(asked.model)
-    completion = await _begin(service, identity_of(request.scope), asked, began, large=len(body) > _INLINE_BYTES)
-    if not asked.stream:
-        return whole(completion.whole, completion.release)
-    try:
-        await completion.first()  # so that what fails before the first token still gets a status of its own
-    except BaseException:
-        completion.release()
-        raise
-    include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
-    return event_stream(completion.chunks(include_usage), completion.release)
-
-
-async def _begin(
-    service: ChatService, identity: Identity, asked: ChatRequest, began: float, *, large: bool
-) -> "Completion":
+def _read(service: ChatService, identity: Identity, asked: ChatRequest) -> Question:
     model = service.model
     _refuse_unsupported(asked)
     check_metadata(asked.metadata, service.limits)
     options = model.check_options(_sampling(asked))
-    encode = partial(model.encoder.begin, _messages(asked, service.limits))
-    prompt = await asyncio.to_thread(encode) if large else encode()
-    answers = []
-    for index in range(options.n):
-        choice = options.choice(index)
-        submit = model.submit(service.engine.next_request_id(), prompt, choice, param="messages", identity=identity)
-        answers.append((submit, model.reply(len(prompt.ids), choice, began)))
-    return Completion(service, Choices(service, answers, options.n, began), logprobs=bool(asked.logprobs))
+    messages = _messages(asked, service.limits)
+    if (imposed := model.prompts.imposed(identity.tenant, messages)) is not None:
+        messages = with_system(imposed, messages)
+    return Question([model.encoder.begin(messages)], options, "messages", "chat")
 
 
-class Completion:
+class _ChatCompletion:
     """One completion on its way."""
 
-    def __init__(self, service: ChatService, choices: Choices, *, logprobs: bool) -> None:
-        self.release = choices.release
-        self.first = choices.first
-        self._service = service
+    def __init__(self, service: ChatService, asked: ChatRequest, question: Question, choices: Choices) -> None:
+        self._model = service.model
         self._choices = choices
-        self._logprobs = logprobs
-        self._id = f"chatcmpl-{service.new_id()}"
-        self._created = int(time.time())
+        self._logprobs = bool(asked.logprobs)
+        self._head: dict[str, Any] = {
+            "id": f"chatcmpl-{service.new_id()}",
+            "created": int(time.time()),
+            "model": service.model.name,
+        }
 
-    async def whole(self) -> Response:
+    def whole(self) -> ChatCompletion:
         """The answer at once."""
-        await self.first()
-        async for _ in self._choices.pieces():
-            pass
         choices = [
             Choice(Answer(reply.text), self._choices.finish_reason(index), index, self._content(reply.logprobs))
             for index, reply in enumerate(self._choices.replies)
         ]
-        return json_response(
-            ChatCompletion(
-                id=self._id,
-                created=self._created,
-                model=self._service.model.name,
-                choices=choices,
-                usage=self._choices.usage(),
-            )
-        )
+        return ChatCompletion(**self._head, choices=choices, usage=self.usage())
 
-    async def chunks(self, include_usage: bool) -> AsyncIterator[bytes]:
-        """The answer as server-sent events. A failure within is an ``error`` object, as OpenAI's clients expect."""
-        usage = None if include_usage else msgspec.UNSET  # OpenAI: null in every chunk but the last, when asked for
-        chunk = partial(Chunk, id=self._id, created=self._created, model=self._service.model.name)
-
-        def data(choice: ChunkChoice) -> bytes:
-            return sse_data(_encode(chunk(choices=[choice], usage=usage)))
-
+    def opening(self) -> Iterator[ChunkChoice]:
+        """Each answer begins with its role."""
         for index in range(len(self._choices.replies)):
-            yield data(ChunkChoice(Delta("assistant", ""), index=index))
-        try:
-            async for index, text, logprobs, ended in self._choices.pieces():
-                if text:
-                    yield data(ChunkChoice(Delta(content=text), index=index, logprobs=self._content(logprobs)))
-                if ended:
-                    yield data(ChunkChoice(Delta(), self._choices.finish_reason(index), index))
-        except BanyanError as error:
-            yield sse_data(_encode(ErrorResponse(body_of(error))))
-            return
-        if include_usage:
-            yield sse_data(_encode(chunk(choices=[], usage=self._choices.usage())))
-        yield sse_data(b"[DONE]")
+            yield ChunkChoice(Delta("assistant", ""), index=index)
+
+    def more(self, piece: Piece) -> Iterator[ChunkChoice]:
+        """Text, then the end with nothing but its reason."""
+        index, text, logprobs, ended = piece
+        if text:
+            yield ChunkChoice(Delta(content=text), index=index, logprobs=self._content(logprobs))
+        if ended:
+            yield ChunkChoice(Delta(), self._choices.finish_reason(index), index)
+
+    def chunk(self, choices: list[ChunkChoice], usage: CompletionUsage | UnsetType | None) -> Chunk:
+        """One event."""
+        return Chunk(**self._head, choices=choices, usage=usage)
+
+    def usage(self) -> CompletionUsage:
+        """Of all answers."""
+        return self._choices.usage()
 
     def _content(self, shown: list[ShownToken]) -> ChoiceLogprobs | None:
-        return ChoiceLogprobs(self._service.model.logprobs(shown)) if self._logprobs else None
+        return ChoiceLogprobs(self._model.logprobs(shown)) if self._logprobs else None
+
+
+chat_completions = completion_route(ChatRequest, _read, _ChatCompletion)
 
 
 def _messages(asked: ChatRequest, limits: Limits) -> list[Message]:

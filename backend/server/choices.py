@@ -29,8 +29,11 @@ class Piece(NamedTuple):
 class Choices:
     """``asked``: engine requests and the replies that take their tokens, ``n`` in a row with the same prompt."""
 
-    def __init__(self, service: ChatService, asked: Sequence[tuple[Submit, Reply]], n: int, began: float) -> None:
-        """Raises ``BanyanError`` when the engine does not take them; none is left then."""
+    def __init__(
+        self, service: ChatService, asked: Sequence[tuple[Submit, Reply]], n: int, began: float, operation: str = "chat"
+    ) -> None:
+        """``operation``: their name in traces. Raises ``BanyanError`` when the engine does not take them; none is left
+        then."""
         self.replies = [reply for _, reply in asked]
         self._n = n
         self._service = service
@@ -39,7 +42,7 @@ class Choices:
         self._held: list[tuple[int, Started | Output]] = []
         try:
             for submit, _ in asked:
-                self._generations.append(service.generate(submit, began))
+                self._generations.append(service.generate(submit, began, operation))
         except BanyanError:
             self.release()
             raise

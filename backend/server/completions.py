@@ -1,59 +1,31 @@
-"""``POST /v1/completions``: raw prompts, without a chat template. Knows that protocol; the answers are ``Choices``.
+"""``POST /v1/completions`` in its own words: raw prompts, without a chat template. ``completing`` does the rest.
 
 Evaluation harnesses and load tools use it: several prompts in one request, as text or as token ids.
 """
 
-import asyncio
 import time
 from array import array
-from collections.abc import AsyncIterator
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp
+from msgspec import UnsetType
 
-from backend.errors import BanyanError, RequestError
+from backend.errors import RequestError
 from backend.server.asked import unsupported
 from backend.server.chat_model import ChatModel
-from backend.server.choices import Choices
+from backend.server.choices import Choices, Piece
+from backend.server.completing import Question, completion_route
 from backend.server.completion_types import CompletionUsage
-from backend.server.errors import ErrorResponse, body_of, decoding
-from backend.server.identity import Identity, identity_of
-from backend.server.json_http import json_response, read_body
+from backend.server.identity import Identity
 from backend.server.limits import Limits
 from backend.server.logprobs import ShownToken, TextLogprobs
 from backend.server.sampling import Asked
 from backend.server.service import ChatService
-from backend.server.sse import event_stream, sse_data, whole
 from backend.server.text_completion_types import CompletionRequest, TextChoice, TextCompletion
 from backend.text.conversation import Prompt
 
-_INLINE_BYTES = 16_384
 _MAX_TOKENS = 16  # OpenAI's default here
-_decoder = msgspec.json.Decoder(CompletionRequest)
-_encode = msgspec.json.Encoder().encode
-
-
-async def completions(request: Request) -> ASGIApp:
-    """The route. Raises ``BanyanError``, which the app turns into an answer."""
-    service: ChatService = request.app.state.service
-    began = service.clock()
-    body = await read_body(request, service.limits.message_bytes)
-    asked = decoding(lambda: _decoder.decode(body))
-    service.model.check_name(asked.model)
-    completion = await _begin(service, identity_of(request.scope), asked, began, large=len(body) > _INLINE_BYTES)
-    if not asked.stream:
-        return whole(completion.whole, completion.release)
-    try:
-        await completion.first()  # so that what fails before the first token still gets a status of its own
-    except BaseException:
-        completion.release()
-        raise
-    include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
-    return event_stream(completion.chunks(include_usage), completion.release)
 
 
 class _Text(NamedTuple):
@@ -63,87 +35,77 @@ class _Text(NamedTuple):
     echoed: str
 
 
-async def _begin(
-    service: ChatService, identity: Identity, asked: CompletionRequest, began: float, *, large: bool
-) -> "TextCompleting":
-    model = service.model
+def _read(service: ChatService, identity: Identity, asked: CompletionRequest) -> Question:
+    model, limits = service.model, service.limits
     _refuse_unsupported(asked)
     options = model.check_options(_sampling(asked))
-    read = partial(_prompts, asked, model, service.limits)
-    prompts = await asyncio.to_thread(read) if large else read()
-    if len(prompts) * options.n > service.limits.answers:
+    prompts = _prompts(asked, model, limits)
+    if len(prompts) * options.n > limits.answers:
         raise RequestError(
-            f"{len(prompts)} prompts with n={options.n} are more than {service.limits.answers} answers", param="n"
+            f"{len(prompts)} prompts with n={options.n} are more than {limits.answers} answers", param="n"
         )
     if asked.echo and asked.logprobs is not None:
         scored = options.n * sum(len(prompt.ids) for prompt in prompts)
-        if scored > service.limits.scored_tokens:
+        if scored > limits.scored_tokens:
             raise RequestError(
-                f"log-probabilities of {scored} prompt tokens; at most {service.limits.scored_tokens} in one request",
+                f"log-probabilities of {scored} prompt tokens; at most {limits.scored_tokens} in one request",
                 param="logprobs",
             )
-    answers = []
-    for prompt in prompts:
-        for index in range(options.n):
-            choice = options.choice(index)
-            request = service.engine.next_request_id()
-            submit = model.submit(request, Prompt(prompt.ids, ()), choice, param="prompt", identity=identity)
-            answers.append((submit, model.reply(len(prompt.ids), choice, began)))
-    echoed = [prompt for prompt in prompts for _ in range(options.n)] if asked.echo else None
-    choices = Choices(service, answers, options.n, began)
-    return TextCompleting(service, choices, echoed, logprobs=asked.logprobs is not None, silent=_is_silent(asked))
+    texts = tuple(prompt.echoed for prompt in prompts)
+    return Question([Prompt(prompt.ids, ()) for prompt in prompts], options, "prompt", "text_completion", texts)
 
 
-class TextCompleting:
+class _TextCompletion:
     """One completion on its way. ``echoed``: the prompts that its answers begin with, one for each; ``silent``: they
     are all that is shown."""
 
-    def __init__(
-        self, service: ChatService, choices: Choices, echoed: list[_Text] | None, *, logprobs: bool, silent: bool
-    ) -> None:
-        self.release = choices.release
-        self.first = choices.first
-        self._service = service
+    def __init__(self, service: ChatService, asked: CompletionRequest, question: Question, choices: Choices) -> None:
+        n = question.options.n
+        self._model = service.model
         self._choices = choices
-        self._echoed = echoed
-        self._logprobs = logprobs
-        self._silent = silent
-        self._completion = partial(
-            TextCompletion, id=f"cmpl-{service.new_id()}", created=int(time.time()), model=service.model.name
-        )
+        self._echoed: list[_Text] | None = None
+        if asked.echo:
+            pairs = zip(question.prompts, question.texts, strict=True)
+            self._echoed = [_Text(prompt.ids, text) for prompt, text in pairs for _ in range(n)]
+        self._logprobs = asked.logprobs is not None
+        self._silent = _is_silent(asked)
+        self._begun: set[int] = set()
+        self._head: dict[str, Any] = {
+            "id": f"cmpl-{service.new_id()}",
+            "created": int(time.time()),
+            "model": service.model.name,
+        }
 
-    async def whole(self) -> Response:
+    def whole(self) -> TextCompletion:
         """The answer at once."""
-        await self.first()
-        async for _ in self._choices.pieces():
-            pass
         choices = [self._choice(index) for index in range(len(self._choices.replies))]
-        return json_response(self._completion(choices=choices, usage=self._usage()))
+        return TextCompletion(**self._head, choices=choices, usage=self.usage())
 
-    async def chunks(self, include_usage: bool) -> AsyncIterator[bytes]:
-        """The answer as server-sent events. A failure within is an ``error`` object, as OpenAI's clients expect."""
-        usage = None if include_usage else msgspec.UNSET  # OpenAI: null in every chunk but the last, when asked for
+    def opening(self) -> Iterator[TextChoice]:
+        """Nothing."""
+        return iter(())
 
-        def data(index: int, text: str, logprobs: TextLogprobs | None, finish: str | None) -> bytes:
-            choice = TextChoice(text, index, logprobs, finish)
-            return sse_data(_encode(self._completion(choices=[choice], usage=usage)))
+    def more(self, piece: Piece) -> Iterator[TextChoice]:
+        """The prompt where it is echoed, text, then the end with nothing but its reason."""
+        index, text, logprobs, ended = piece
+        if self._echoed is not None and index not in self._begun:
+            self._begun.add(index)
+            yield TextChoice(self._echoed[index].echoed, index, self._of_prompt(index), None)
+        if text and not self._silent:
+            yield TextChoice(text, index, self._shown(index, logprobs), None)
+        if ended:
+            yield TextChoice("", index, None, self._finish_reason(index))
 
-        begun: set[int] = set()
-        try:
-            async for index, text, logprobs, ended in self._choices.pieces():
-                if self._echoed is not None and index not in begun:
-                    begun.add(index)
-                    yield data(index, self._echoed[index].echoed, self._of_prompt(index), None)
-                if text and not self._silent:
-                    yield data(index, text, self._shown(index, logprobs), None)
-                if ended:
-                    yield data(index, "", None, self._finish_reason(index))
-        except BanyanError as error:
-            yield sse_data(_encode(ErrorResponse(body_of(error))))
-            return
-        if include_usage:
-            yield sse_data(_encode(self._completion(choices=[], usage=self._usage())))
-        yield sse_data(b"[DONE]")
+    def chunk(self, choices: list[TextChoice], usage: CompletionUsage | UnsetType | None) -> TextCompletion:
+        """One event."""
+        return TextCompletion(**self._head, choices=choices, usage=usage)
+
+    def usage(self) -> CompletionUsage:
+        """Of all answers; those that are not shown have no tokens."""
+        usage = self._choices.usage()
+        if not self._silent:
+            return usage
+        return msgspec.structs.replace(usage, completion_tokens=0, total_tokens=usage.prompt_tokens)
 
     def _choice(self, index: int) -> TextChoice:
         """A whole answer."""
@@ -157,24 +119,20 @@ class TextCompleting:
     def _finish_reason(self, index: int) -> str:
         return "length" if self._silent else self._choices.finish_reason(index)
 
-    def _usage(self) -> CompletionUsage:
-        usage = self._choices.usage()
-        if not self._silent:
-            return usage
-        return msgspec.structs.replace(usage, completion_tokens=0, total_tokens=usage.prompt_tokens)
-
     def _of_prompt(self, index: int) -> TextLogprobs | None:
         if not self._logprobs or self._echoed is None:
             return None
-        model = self._service.model
         logprobs = self._choices.replies[index].prompt_logprobs
-        return model.text_logprobs(model.prompt_tokens(self._echoed[index].ids, logprobs), 0)
+        return self._model.text_logprobs(self._model.prompt_tokens(self._echoed[index].ids, logprobs), 0)
 
     def _shown(self, index: int, shown: list[ShownToken]) -> TextLogprobs | None:
         if not self._logprobs:
             return None
         before = 0 if self._echoed is None else len(self._echoed[index].echoed)
-        return self._service.model.text_logprobs(shown, before)
+        return self._model.text_logprobs(shown, before)
+
+
+completions = completion_route(CompletionRequest, _read, _TextCompletion)
 
 
 def _joined(first: TextLogprobs | None, then: TextLogprobs | None) -> TextLogprobs | None:

@@ -7,8 +7,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from backend.engine.messages import Output, Started
 from backend.errors import BanyanError, EngineError
 from backend.server.conversations import ConversationStore
 from backend.server.effects import Abandon, Generate, Prepare, RunEffect, Save
@@ -84,20 +86,22 @@ class Conductor:
             self.responses.engine_gone(key, error, self.now)
             return
         self._generations[key] = generation
-        self._spawn(self._follow(key, generation))
+        generation.listen(partial(self._hear, key, generation))
 
-    async def _follow(self, key: int, generation: "MeasuredGeneration") -> None:
+    def _hear(self, key: int, generation: "MeasuredGeneration", event: Started | Output | None) -> None:
+        """Called within whatever reads the engine: nothing is raised."""
+        error: BanyanError | None = None
         try:
-            async for event in generation:
-                self.responses.engine_event(key, event, self.now)
-            error: BanyanError = EngineError("the engine ended the request without a word")
+            if event is not None:
+                self.responses.engine_event(key, event, self._service.clock())
+                if not (isinstance(event, Output) and event.finish):
+                    return
         except Exception:
             _log.exception("a response broke")
             error = unexpected()
-        finally:
-            generation.cancel()
-            self._generations.pop(key, None)
-        self.responses.engine_gone(key, error, self.now)
+        generation.cancel()
+        self._generations.pop(key, None)
+        self.responses.engine_gone(key, error or EngineError("the engine ended it without a word"), self.now)
 
     async def _save(self, effect: Save) -> None:
         saving = asyncio.to_thread(self.responses.store.save, effect.tenant, effect.response_id, effect.turn)

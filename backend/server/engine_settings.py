@@ -20,12 +20,14 @@ _log = logging.getLogger("banyan.server")
 
 
 class EngineSettings:
-    """``sync`` may be called whenever something has changed; it does what is to do, one call at a time."""
+    """``sync`` may be called whenever something has changed; it does what is to do, one call at a time. ``warmed``: how
+    many of how many private prompts the last one has computed so far."""
 
     def __init__(self, service: ChatService) -> None:
         self._service = service
         self._tenants: dict[str, Tenant] = {}
         self._public: dict[str, tuple[bytes, str]] = {}
+        self.warmed = (0, 0)
         self._warmed: set[PromptVersion] = set()
         self._rendered: dict[PromptVersion, array[int] | None] = {}
         self._lock = asyncio.Lock()
@@ -36,6 +38,11 @@ class EngineSettings:
         task = asyncio.create_task(self.sync())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def engine_restarted(self) -> None:
+        """A new engine has an empty cache: what was warm is computed again."""
+        self._warmed.clear()
+        self.changed()
 
     async def sync(self) -> None:
         """Bring the engine up to date. Raises nothing when the engine is gone: others notice that."""
@@ -60,6 +67,7 @@ class EngineSettings:
         directory, engine = self._service.tenancy.directory, self._service.engine
         latest = [directory.latest(prompt) for prompt in directory.content.prompts.values()]
         wanted: dict[str, tuple[bytes, str]] = {}
+        private: dict[PromptVersion, array[int]] = {}
         now = set(latest)
         self._warmed &= now
         self._rendered = {version: ids for version, ids in self._rendered.items() if version in now}
@@ -73,13 +81,17 @@ class EngineSettings:
             if version.public:
                 wanted[name] = (ids.tobytes(), "" if version.pin == "none" else version.pin)
             elif version.pin != "none" and version not in self._warmed:
-                self._warmed.add(version)
-                await self._warm(version, ids)
+                private[version] = ids
         for name in [name for name, it in self._public.items() if wanted.get(name) != it]:
             engine.withdraw_prompt(name, self._public.pop(name)[0])
         for name in wanted.keys() - self._public.keys():
             if await self._publish(name, *wanted[name]):
                 self._public[name] = wanted[name]
+        self.warmed = (0, len(private))
+        for done, (version, ids) in enumerate(private.items(), 1):
+            self._warmed.add(version)
+            await self._warm(version, ids)
+            self.warmed = (done, len(private))
 
     async def _publish(self, name: str, ids: bytes, pin: str) -> bool:
         """Pinned as asked or, where the budget of pins does not allow it, not pinned."""

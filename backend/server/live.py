@@ -72,7 +72,8 @@ class LiveFeed:
         now = self._service.clock()
         before = self._before.get((viewer.tenant, everything))
         self._before[viewer.tenant, everything] = (now, load.steps, output)
-        seconds = now - before[0] if before is not None else 0.0
+        before = before or (now, 0, 0)
+        seconds = now - before[0]
         found = load.hits if everything else self._service.tokens_of(viewer.tenant).hits
         missed = load.misses if everything else self._service.tokens_of(viewer.tenant).misses
         return Stats(
@@ -85,9 +86,9 @@ class LiveFeed:
             misses=TokenClasses(missed.system, missed.history, 0, missed.shared),
             evictions=load.evicted_pages if everything else None,
             preemptions=load.preemptions if everything else None,
-            step_ms=round(engine.step_ms, 3) if engine.step_ms else None,
-            steps_per_s=round((load.steps - before[1]) / seconds, 2) if before and seconds > 0 else None,
-            tokens_per_s=round(max(output - before[2], 0) / seconds, 2) if before and seconds > 0 else None,
+            step_ms=round(engine.step_ms, 3) if everything and engine.step_ms else None,
+            steps_per_s=round((load.steps - before[1]) / seconds, 2) if everything and seconds > 0 else None,
+            tokens_per_s=round(max(output - before[2], 0) / seconds, 2) if seconds > 0 else None,
         )
 
     async def _tree(self, viewer: Identity) -> Tree:

@@ -31,8 +31,9 @@ class TokenClasses(msgspec.Struct):
 class Stats(msgspec.Struct, tag="x.stats", tag_field="type"):
     """Figures now. ``of``: one tenant's requests, pages and tokens, or the whole server's.
 
-    ``evictions`` (pages), ``preemptions``: since start, None for who sees one tenant. ``step_ms``: of the last step
-    that ran; ``steps_per_s``, ``tokens_per_s`` (drawn): since the figures before, None in the first ones.
+    ``evictions`` (pages), ``preemptions``: since start. ``step_ms``: of the last step that ran; ``steps_per_s``,
+    ``tokens_per_s`` (drawn): since the figures before, None in the first ones. Evictions, preemptions and steps are all
+    tenants' work: None for who sees one.
     """
 
     of: Literal["tenant", "server"]

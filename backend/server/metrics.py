@@ -3,11 +3,14 @@
 Knows the engine's ``Load`` and what a request went through. Labels never hold text, keys or ids of clients.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from backend.engine.messages import EngineInfo, Load, TokenCounts
 
@@ -24,8 +27,10 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(_EngineLoad(info, load, alive))
 
-        def histogram(name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"banyan:{name}", what, buckets=buckets, registry=self._registry)
+        def histogram(name: str, what: str, bounds: tuple[float, ...]) -> Histogram:
+            made = Histogram(name, what, bounds)
+            self._registry.register(made)
+            return made
 
         self.ttft = histogram("time_to_first_token_seconds", "From the request to its first token", _TTFT)
         self.itl = histogram("inter_token_latency_seconds", "Between two tokens of one request", _ITL)
@@ -44,6 +49,29 @@ class Metrics:
     def text(self) -> bytes:
         """Prometheus's text format."""
         return generate_latest(self._registry)
+
+
+class Histogram(Collector):
+    """Counts values by ``bounds``, which are included. For one thread: the library's own, with a lock for each of its
+    numbers, was a tenth of what a token costs the server."""
+
+    def __init__(self, name: str, what: str, bounds: tuple[float, ...]) -> None:
+        self._name = name
+        self._what = what
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """One more."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def collect(self) -> Iterator[Metric]:
+        bounds = (*self._bounds, float("inf"))
+        names = [floatToGoString(bound) for bound in bounds]  # type: ignore[no-untyped-call]
+        buckets = list(zip(names, accumulate(self._counts), strict=True))
+        yield HistogramMetricFamily(f"banyan:{self._name}", self._what, buckets=buckets, sum_value=self._sum)
 
 
 class _EngineLoad(Collector):

@@ -1,13 +1,14 @@
 """Registered system prompts: how the server asks for them, and those of a JSON file. Knows no templates, no tokens."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from backend.errors import RequestError, StartError
+from backend.text.template import Message
 
 _ONLY_VERSION = "1"
 _VARIABLE = re.compile(r"\{\{ *([A-Za-z_][A-Za-z0-9_]{0,63}) *\}\}")
@@ -55,6 +56,11 @@ class PromptSource(Protocol):
         """Those that ``tenant`` may use."""
         ...
 
+    def imposed(self, tenant: str, messages: Sequence[Message]) -> str | None:
+        """The system prompt that a conversation of ``tenant`` gets which brings none; None for one that brings its own,
+        or where nothing is imposed."""
+        ...
+
 
 class PromptRegistry:
     """A ``PromptSource`` for everybody: exact ids, one version each, called 1."""
@@ -94,6 +100,10 @@ class PromptRegistry:
         return [
             ListedPrompt(p.id, p.name, p.blurb, p.system_prompt, p.sample_questions) for p in self._prompts.values()
         ]
+
+    def imposed(self, tenant: str, messages: Sequence[Message]) -> str | None:
+        """Nothing."""
+        return None
 
 
 def fill(text: str, variables: Mapping[str, Any] | None) -> str:

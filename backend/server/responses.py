@@ -85,6 +85,8 @@ class Responses:
             options = msgspec.structs.replace(options, max_tokens=1, stops=())
         instructions = instructions_of(event, model.prompts, tenant)
         messages = tuple(messages_of(event, model.limits))
+        if instructions is None and event.previous_response_id is None:
+            instructions = model.prompts.imposed(tenant, messages)
         past = self._past(event.previous_response_id, asker)
         if warms and not messages and instructions is None and event.previous_response_id is None:
             raise RequestError("there is nothing to warm: give instructions, a prompt or input", param="input")

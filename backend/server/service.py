@@ -3,6 +3,7 @@
 Owns the ``EngineClient``. Knows no protocol and no socket. One per server process.
 """
 
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backend.engine.client import EngineClient, Generation
+from backend.engine.event_stream import Hear
 from backend.engine.messages import Output, Started, Submit, TokenCounts, classify
 from backend.errors import BanyanError, EngineError
 from backend.server.chat_model import ChatModel
@@ -18,9 +20,12 @@ from backend.server.limits import Limits
 from backend.server.metrics import Metrics
 from backend.server.prompts import PromptRegistry
 from backend.server.tenancy import Tenancy
+from backend.server.tracing import Measured, NoTracing, Trace, Tracing
 from backend.tenants.limits import TenantLimits
 
 _STALL_SECONDS = 30.0
+
+_log = logging.getLogger("banyan.server")
 
 
 class TenantTokens(NamedTuple):
@@ -43,9 +48,11 @@ class ChatService:
         limits: Limits | None = None,
         *,
         tenancy: Tenancy | None = None,
+        tracing: Tracing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``tenancy``: who may do what; without it there is one local tenant, with ``prompts``.
+        """``tenancy``: who may do what; without it there is one local tenant, with ``prompts``. ``tracing``: who hears
+        of each request.
 
         Raises ``StartError`` when the folder's tokenizer or template cannot be used."""
         self.engine = engine
@@ -67,6 +74,7 @@ class ChatService:
         )
         self.metrics = Metrics(engine.info, lambda: engine.load, lambda: engine.alive)
         self.metrics.add(self.tenancy)
+        self.tracing = tracing or NoTracing()
         self.draining = False
         self._open = 0
         self._tokens: dict[str, TenantTokens] = {}
@@ -82,8 +90,9 @@ class ChatService:
         """Unguessable; for responses, messages and completions."""
         return secrets.token_hex(16)
 
-    def generate(self, submit: Submit, began: float) -> "MeasuredGeneration":
-        """Hand a request to the engine that ``ChatModel.submit`` has made. ``began``: when it came, on ``clock``.
+    def generate(self, submit: Submit, began: float, operation: str = "chat") -> "MeasuredGeneration":
+        """Hand a request to the engine that ``ChatModel.submit`` has made. ``began``: when it came, on ``clock``;
+        ``operation``: its name in traces.
 
         Raises ``EngineError`` when the engine is gone, ``BanyanError`` (``server_overloaded``) when too many are open.
         """
@@ -100,7 +109,8 @@ class ChatService:
             meter.ended(0, None, "error")
             raise
         self._open += 1
-        return MeasuredGeneration(self, generation, meter, submit, began)
+        trace = self.tracing.begin(submit, self.model.name, operation)
+        return MeasuredGeneration(self, generation, meter, submit, began, trace)
 
     def queue_position(self) -> int:
         """How many requests go before one handed in now, itself counted, by the last step; 0 when it would run."""
@@ -139,15 +149,23 @@ class ChatService:
 
 
 class MeasuredGeneration:
-    """A ``Generation`` that is watched as it passes: queue time, TTFT, gaps, counts. Iterate once."""
+    """A ``Generation`` that is watched as it passes: queue time, TTFT, gaps, counts."""
 
     def __init__(
-        self, service: ChatService, generation: Generation, meter: Meter, submit: Submit, began: float
+        self,
+        service: ChatService,
+        generation: Generation,
+        meter: Meter,
+        submit: Submit,
+        began: float,
+        trace: Trace,
     ) -> None:
         self._service = service
         self._generation = generation
         self._meter = meter
-        self._ttft_ms: float | None = None
+        self._trace = trace
+        self._handed = service.clock()
+        self._first: float | None = None
         self._submit = submit
         self._prompt_tokens = len(submit.prompt) // 4
         self._began = began
@@ -159,18 +177,36 @@ class MeasuredGeneration:
     async def __aiter__(self) -> AsyncIterator[Started | Output]:
         try:
             async for event in self._generation:
-                if isinstance(event, Started):
-                    self._on_start(event)
-                else:
-                    self._on_output(event)
+                self._measure(event)
                 yield event
         finally:
             self._end("abort")
+
+    def listen(self, hear: Hear) -> None:
+        """See ``Generation``."""
+
+        def pass_on(event: Started | Output | None) -> None:
+            try:
+                self._measure(event)
+            except Exception:
+                _log.exception("a request could not be measured")
+                event = None
+            hear(event)
+
+        self._generation.listen(pass_on)
 
     def cancel(self) -> None:
         """Free everything at once; idempotent."""
         self._generation.cancel()
         self._end("abort")
+
+    def _measure(self, event: Started | Output | None) -> None:
+        if isinstance(event, Output):
+            self._on_output(event)
+        elif event is not None:
+            self._on_start(event)
+        else:
+            self._end("abort")
 
     def _on_start(self, event: Started) -> None:
         self._started = event
@@ -184,7 +220,7 @@ class MeasuredGeneration:
         metrics = self._service.metrics
         if event.tokens:
             if self._last is None:
-                self._ttft_ms = 1000 * (now - self._began)
+                self._first = now
                 metrics.ttft.observe(now - self._began)
                 self._measure_prefill(now)
             else:
@@ -204,9 +240,13 @@ class MeasuredGeneration:
             return
         self._open = False
         self._service.closed_one()
-        self._meter.ended(self._count, self._ttft_ms, reason)
+        now, started, first = self._service.clock(), self._started, self._first
+        self._meter.ended(self._count, None if first is None else 1000 * (first - self._began), reason)
+        running = None if started is None else min(self._handed + started.queue_ms / 1000, first or now)
+        cached = 0 if started is None else started.cached
+        self._trace.ended(Measured(self._began, self._handed, running, first, now, cached, self._count, reason))
         self._service.count_output(self._submit.tenant, self._count)
         metrics = self._service.metrics
         metrics.ended.labels(finished_reason=reason).inc()
         metrics.output.observe(self._count)
-        metrics.whole.observe(self._service.clock() - self._began)
+        metrics.whole.observe(now - self._began)

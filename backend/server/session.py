@@ -169,14 +169,16 @@ class Session:
         self._lanes.pop(response.id, None)
 
     def _take(self, response: Responding) -> None:
-        half, take = self._limits.send_queue_bytes // 2, response.record.take
+        half, record = self._limits.send_queue_bytes // 2, response.record
         try:
             while self._backlog() < half and not self._closed:
-                if (event := take()) is None:
+                if (event := record.take()) is None:
                     return
                 if isinstance(event, _ENDS):
                     self._ended(response)
                 self._act(Send(event))
+                if record.exhausted:
+                    return
         except RequestError:  # more was dropped than this socket could ever take
             self._close(_SLOW_CLOSE, "the client reads too slowly")
             return

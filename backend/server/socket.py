@@ -23,7 +23,6 @@ from backend.server.errors import body_of, unexpected
 from backend.server.events import Error
 from backend.server.identity import identity_of
 from backend.server.live import LiveFeed
-from backend.server.origin import is_same_origin
 from backend.server.outbox import Outbox
 from backend.server.session import Session
 from backend.server.sockets import OpenSockets
@@ -45,8 +44,6 @@ class ResponsesSocket:
         state = websocket.app.state
         identity = identity_of(scope)
         try:
-            if not is_same_origin(websocket.headers):
-                raise BanyanError("this origin may not connect", code="origin_not_allowed", status=403)
             identity.require("chat")
             if state.conductor.responses.draining:
                 raise BanyanError("the server is going down", code="server_draining", status=503)

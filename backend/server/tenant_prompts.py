@@ -80,6 +80,15 @@ class TenantPrompts:
         ]
         return max(found, key=lambda version: (version.tenant == tenant, version.locked, version.version), default=None)
 
+    def imposed(self, tenant: str, messages: Sequence[Message]) -> str | None:
+        """The tenant's locked prompt, where there is just one and it has no variables, for a conversation without a
+        system message: so locks hold on protocols that cannot name a prompt."""
+        locked = [prompt for prompt in self._directory.own_prompts(tenant) if self._is_locked(prompt)]
+        if len(locked) != 1 or any(message["role"] == "system" for message in messages):
+            return None
+        text = self._directory.latest(locked[0]).text
+        return None if VARIABLE.search(text) else text
+
     def refuse_own(self, tenant: str, messages: Sequence[Message], found: PromptVersion | None) -> None:
         """Raises ``RequestError`` (403, ``prompt_locked``) when the tenant has locked prompts, and the conversation
         does not stand on one of them alone."""

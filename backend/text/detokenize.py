@@ -58,7 +58,7 @@ class TextStream:
         """The text that is certain now. Ids outside of the vocabulary have no text."""
         table = self._table
         size = len(table)
-        data = b"".join(table[token] for token in tokens if 0 <= token < size)
+        data = b"".join([table[token] for token in tokens if 0 <= token < size])
         if self._strip and data:
             self._strip = False
             data = data.removeprefix(b" ")

@@ -34,7 +34,8 @@ ALLOWED: dict[str, set[str]] = {
         "backend.errors",
         "backend",
     },
-    "backend.engine.client": {"backend.engine.messages", "backend.errors"},
+    "backend.engine.client": {"backend.engine.event_stream", "backend.engine.messages", "backend.errors"},
+    "backend.engine.event_stream": {"backend.engine.messages"},
     "backend.engine.messages": {
         "scheduler.plan",
         "scheduler.load",
@@ -45,12 +46,14 @@ ALLOWED: dict[str, set[str]] = {
     },
     "backend.engine.process_client": {
         "backend.engine.client",
+        "backend.engine.event_stream",
         "backend.engine.messages",
         "backend.engine.options",
+        "backend.engine.spawn",
         "backend.engine.wire",
         "backend.errors",
-        "backend",
     },
+    "backend.engine.spawn": {"backend.engine.options", "backend.engine.wire", "backend"},
     "backend.engine.supervised": {
         "backend.engine.client",
         "backend.engine.messages",
@@ -59,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "backend.server": {
         "backend.engine.client",
+        "backend.engine.event_stream",
         "backend.engine.messages",
         "backend.text",
         "backend.tenants",
@@ -77,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
         "backend.engine.messages",
         "backend.engine.options",
         "backend.engine.process_client",
+        "backend.engine.spawn",
         "backend.engine.supervised",
         "backend",
     },
@@ -97,8 +102,10 @@ NEVER: dict[str, set[str]] = {
     "backend.weights": {"starlette", "uvicorn", "websockets"},
     "backend.engine": {"starlette", "uvicorn", "websockets", "tokenizers", "jinja2"},
     "backend.engine.client": TENSORS,
+    "backend.engine.event_stream": TENSORS,
     "backend.engine.messages": TENSORS,
     "backend.engine.process_client": TENSORS,
+    "backend.engine.spawn": TENSORS,
     "backend.engine.supervised": TENSORS,
 }
 TRITON_ONLY_IN = "kernels.triton"

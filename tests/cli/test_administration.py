@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from backend import config
-from backend.cli import serve
+from backend.cli import serving
 from backend.cli.main import main
 from backend.errors import StartError
 from backend.tenants.database import database_url, open_database
@@ -159,7 +159,7 @@ def open_tenancy(*words: str, folder: Path) -> tuple[object, str]:
     """The tenancy that ``banyan serve`` would have, and what it says."""
     written = dict(zip(words[::2], words[1::2], strict=True)) | {"data_dir": str(folder)}
     console = Console(file=io.StringIO(), width=1000)
-    tenancy = serve.open_tenancy(config.resolve(written, {}), console)
+    tenancy = serving.open_tenancy(config.resolve(written, {}), console)
     if tenancy.database is not None:
         tenancy.database.close()
     return tenancy, console.file.getvalue()  # type: ignore[attr-defined]

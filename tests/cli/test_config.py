@@ -31,6 +31,8 @@ OTHERS = {
     "overlap": ("off", "on"),
     "arm": ("paged", "static"),
     "threads": ("1", "2"),
+    "allowed-hosts": ("a.example", "b.example,c.example"),
+    "allowed-origins": ("https://a.example", "http://b.example:8080, https://[::1]"),
     "drain-seconds": ("3", "4"),
 }
 
@@ -111,6 +113,8 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         ("arm", "vllm"),
         *(("kv_memory", value) for value in ("lots", "1", "-1GiB", "1XiB", "nan", "1e9", "9999999TiB", "")),
         *(("host", value) for value in ("example.org", "", "127.0.0.1:80", "256.1.1.1")),
+        *(("allowed_hosts", value) for value in ("a.example:80", "https://a.example", "a..b", "*.a.example", "a b")),
+        *(("allowed_origins", value) for value in ("a.example", "https://a.example/", "*", "https://", "ftp://a")),
         ("dtype", "int8"),
         ("data_dir", ""),
         ("model", "a\nb"),
@@ -132,6 +136,16 @@ def test_arms_are_the_schedulers() -> None:
 def test_a_switch_in_the_file_may_be_a_boolean(tmp_path: Path) -> None:
     assert resolve({}, {}, write(tmp_path, "overlap = false")).overlap is False
     assert resolve({"overlap": "on"}, {}, tmp_path / "banyan.toml").overlap is True
+
+
+def test_lists_of_names(tmp_path: Path) -> None:
+    """With commas, or as a list in the file; what browsers send in lower case is compared in lower case."""
+    file = write(tmp_path, 'allowed-hosts = ["Chat.Example.com", "other"]\n')
+    assert resolve({}, {}, file).allowed_hosts == ("chat.example.com", "other")
+    assert resolve({"allowed_hosts": " Chat.Example.com , *,"}, {}).allowed_hosts == ("chat.example.com", "*")
+    assert resolve({}, {}).allowed_hosts == resolve({}, {}).allowed_origins == ()
+    with pytest.raises(StartError, match="allowed-hosts: host names"):
+        resolve({}, {}, write(tmp_path, "allowed-hosts = [1]\n"))
 
 
 def test_a_step_holds_a_token_of_each_running_request() -> None:

@@ -63,7 +63,7 @@ def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
 
     parser = argparse.ArgumentParser()
     parser.set_defaults(run=run)
-    monkeypatch.setattr(entry, "build_parser", lambda: parser)
+    monkeypatch.setattr(entry, "build_parser", lambda command: parser)
 
 
 def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

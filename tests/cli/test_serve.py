@@ -22,11 +22,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from backend import config
-from backend.cli import checkpoint, serve
+from backend.cli import checkpoint, serve, serving, starting
 from backend.cli.loading import LoadingBar
 from backend.cli.main import main
 from backend.engine.messages import EngineInfo, Loading
 from backend.engine.options import EngineOptions
+from backend.engine.spawn import EngineChild
 from backend.errors import StartError
 from backend.server.tenancy import Tenancy
 
@@ -266,7 +267,7 @@ async def test_drains(tokens: int, seconds: str) -> None:
     """What is open completes, or is told that it is incomplete; meanwhile nothing new is taken."""
     with started("--drain-seconds", seconds) as server:
         address = await asyncio.to_thread(server.wait_ready)
-        sockets = await open_streams(address, 8, tokens)
+        sockets = await open_streams(address, 50, tokens)
         idle = await connect(f"ws://{address}/v1/responses")
         server.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.1)
@@ -317,6 +318,23 @@ def test_start_errors_are_one_line(arguments: list[str], words: list[str], capfd
     assert all(word in line for word in words), line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--host", "0.0.0.0"], "without tenants and their keys"),
+        (["--database", "mysql://nowhere"], "a URL such as postgresql://"),
+    ],
+)
+def test_what_is_wrong_beside_a_loading_engine_ends_it(arguments: list[str], words: str, tmp_path: Path) -> None:
+    """Both are found when the engine's process runs already."""
+    with started(*arguments, "--data-dir", str(tmp_path)) as server:
+        assert server.process.stderr is not None
+        said = server.process.stderr.read()
+        assert server.process.wait(PATIENCE_SECONDS) == 1
+        assert words in said and "Traceback" not in said
+        assert server.is_gone()
+
+
 def test_engine_says_why_it_cannot_load(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["NoSuchForCausalLM"], "model_type": "nosuch"}')
     assert main(["serve", "--port", "0", str(tmp_path)]) == 1
@@ -325,23 +343,17 @@ def test_engine_says_why_it_cannot_load(tmp_path: Path, capfd: pytest.CaptureFix
     assert "banyan: " in shown
 
 
-async def test_interrupted_while_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    cancelled = asyncio.Event()
-
-    async def never(options: EngineOptions, on_loading: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    monkeypatch.setattr(serve, "start_engine", never)
+async def test_interrupted_while_loading() -> None:
+    """An engine that never says that it is ready is ended."""
+    ours, theirs = socket.socketpair()
+    sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    child = EngineChild(sleeping, ours)
+    asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGTERM)
     found = checkpoint.Checkpoint(Path("/nowhere"), "m")
-    with contextlib.closing(serve.take_port("127.0.0.1", 0)) as listener:
-        assert (
-            await serve.serve(config.resolve({}, {}), found, listener, Console(file=io.StringIO()), Tenancy(None)) == 0
-        )
-    assert cancelled.is_set()
+    with theirs, contextlib.closing(serve.take_port("127.0.0.1", 0)) as listener:
+        console = Console(file=io.StringIO())
+        assert await starting.serve(config.resolve({}, {}), found, listener, child, console, Tenancy(None)) == 0
+    assert sleeping.returncode == -signal.SIGKILL
 
 
 def test_engine_options_carry_the_settings() -> None:
@@ -363,12 +375,12 @@ def test_defaults_are_the_engines() -> None:
 def test_the_engines_queue_is_full_before_the_servers() -> None:
     for waiting in (1, 1024, 50_000):
         options = config.resolve({"max_waiting": str(waiting)}, {})
-        assert serve.server_limits(options).open_requests > options.max_waiting + options.max_running
+        assert serving.server_limits(options).open_requests > options.max_waiting + options.max_running
 
 
 def test_ready_line_names_address_model_and_cache() -> None:
     info = EngineInfo("llama", 3_300_000, 2560, 4096, 16, 1024, 64, "float32", "cpu", 2**20, 2**26)
-    line = serve.ready_line("::1", 80, "org/m", info)
+    line = serving.ready_line("::1", 80, "org/m", info)
     for word in (
         "http://[::1]:80",
         "org/m",
@@ -394,10 +406,32 @@ def test_address_that_this_machine_does_not_have() -> None:
         serve.take_port("2001:db8::1", 0)
 
 
-def test_loading_bar_shows_the_end() -> None:
+def test_bars_on_a_terminal() -> None:
     shown = io.StringIO()
-    with LoadingBar(Console(file=shown, width=100)) as bar:
+    with LoadingBar(Console(file=shown, width=100, force_terminal=True)) as bar:
         bar.show(Loading("weights", 1, 4_000_000))
         bar.show(Loading("weights", 4_000_000, 4_000_000))
-    assert "weights" in shown.getvalue()
-    assert "4.0/4.0 MB" in shown.getvalue()
+        bar.count("prompts", 2, 3)
+    assert "weights" in shown.getvalue() and "4.0/4.0 MB" in shown.getvalue()
+    assert "prompts" in shown.getvalue() and "2/3" in shown.getvalue() and "━" in shown.getvalue()
+
+
+def test_lines_in_a_log() -> None:
+    """The beginning, one every ten seconds, the end once; nothing that moves a cursor."""
+    shown, now = io.StringIO(), iter((0.0, 9.9, 10.0, 11.0, 12.0))
+    with LoadingBar(Console(file=shown, width=30), clock=lambda: next(now)) as bar:
+        for done in (0, 1, 2, 3, 3):
+            bar.show(Loading("weights of a long name", done * 1_000_000, 3_000_000))
+    assert shown.getvalue().splitlines() == [f"banyan: weights of a long name: {done}.0/3.0 MB" for done in (0, 2, 3)]
+
+
+def test_says_how_far_the_prompts_are() -> None:
+    with started() as server:
+        server.wait_ready()
+        assert server.process.stderr is not None
+        for line in server.process.stderr:
+            if (told := re.search(r"system prompts in the cache: (\d+)/(\d+)", line)) and told[1] == told[2]:
+                break
+        else:
+            raise AssertionError("it did not say")
+        assert int(told[2]) == 2  # so many fit into the budget of pins

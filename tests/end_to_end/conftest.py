@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import uvicorn
+from starlette.applications import Starlette
 
 import backend
 from backend.engine.client import EngineClient
 from backend.engine.options import EngineOptions
 from backend.engine.process_client import ProcessClient, start_engine
 from backend.server.app import create_app
+from backend.server.limits import Limits
 from backend.server.prompts import PromptRegistry
 from backend.server.run import uvicorn_config
 from backend.server.service import ChatService
@@ -29,6 +31,7 @@ class House:
 
     url: str
     engine: ProcessClient
+    app: Starlette
 
     @property
     def socket_url(self) -> str:
@@ -45,6 +48,7 @@ class House:
         load = report.load
         assert (load.running, load.waiting, load.pages_private) == (0, 0, 0)
         assert load.pages_free + load.pages_cached == self.engine.info.pages
+        assert load.pages_evictable == load.pages_cached  # no lock is left
 
 
 @pytest.fixture(scope="session")
@@ -54,23 +58,30 @@ def businesses() -> dict[str, dict]:
 
 
 @contextlib.asynccontextmanager
-async def serving(engine: EngineClient) -> AsyncIterator[str]:
-    """The server before ``engine``; its address."""
+async def serving(engine: EngineClient, limits: Limits | None = None) -> AsyncIterator[tuple[str, Starlette]]:
+    """The server before ``engine``: its address and its app."""
     prompts = PromptRegistry.load(DEMO / "businesses.json")
-    service = ChatService(engine, DEMO / "model", "banyan-demo", prompts)
-    server = uvicorn.Server(uvicorn_config(create_app(service), "127.0.0.1", 0, log_level="warning"))
+    app = create_app(ChatService(engine, DEMO / "model", "banyan-demo", prompts, limits))
+    server = uvicorn.Server(uvicorn_config(app, "127.0.0.1", 0, log_level="warning"))
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
+    yield f"http://127.0.0.1:{port}", app
     server.should_exit = True
     await serving
 
 
+@contextlib.asynccontextmanager
+async def open_house(limits: Limits | None = None) -> AsyncIterator[House]:
+    """Engine and server."""
+    engine = await start_engine(EngineOptions(model=str(DEMO / "model"), kv_memory=64 << 20, threads=1))
+    async with serving(engine, limits) as (url, app):
+        yield House(url, engine, app)
+    await engine.close()
+
+
 @pytest_asyncio.fixture
 async def house() -> AsyncIterator[House]:
-    engine = await start_engine(EngineOptions(model=str(DEMO / "model"), kv_memory=64 << 20, threads=1))
-    async with serving(engine) as url:
-        yield House(url, engine)
-    await engine.close()
+    async with open_house() as house:
+        yield house

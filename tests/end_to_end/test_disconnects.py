@@ -1,68 +1,84 @@
-"""Clients that vanish leave nothing behind: no page, no lock, no request; and the prefix stays cached."""
+"""Clients that vanish leave nothing behind: no page, no lock, no request, no object; and the prefix stays cached."""
 
 import asyncio
-import json
+import gc
 import random
-import socket
-import struct
+import time
+from collections import Counter
 
 import httpx
 import pytest
-import websockets
 
-from tests.end_to_end.conftest import House
+from backend.engine.process_client import ProcessGeneration
+from backend.server.gate import Meter
+from backend.server.limits import Limits
+from backend.server.outbox import Outbox
+from backend.server.record import Record
+from backend.server.reply import Reply
+from backend.server.responding import Responding
+from backend.server.service import MeasuredGeneration
+from backend.server.session import Session
+from backend.server.socket import _Shell
+from tests.end_to_end.breaking import Breaking
+from tests.end_to_end.conftest import House, open_house
 
-CLIENTS = 40
-
-
-async def vanish(house: House, system: str, after: int, rng: random.Random) -> int:
-    """Read ``after`` deltas of an answer, then reset the connection; returns how many were read."""
-    async with websockets.connect(house.socket_url, compression=None) as connection:
-        await connection.send(
-            json.dumps(
-                {
-                    "type": "response.create",
-                    "instructions": system,
-                    "input": f"Tell me number {rng.randrange(10**6)}",
-                    "max_output_tokens": 3000,  # far more than could end by itself while the test waits
-                    "ignore_eos": True,
-                }
-            )
-        )
-        seen = 0
-        while seen < after:
-            event = json.loads(await connection.recv())
-            assert event["type"] != "error", event
-            seen += event["type"] == "response.output_text.delta"
-            if event["type"] == "response.completed":
-                break
-        raw = connection.transport.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close sends RST
-        connection.transport.abort()
-    return seen
+CLIENTS = 1000
+WAVE = 100
+OF_REQUESTS = (Session, _Shell, Outbox, Responding, Record, Reply, MeasuredGeneration, ProcessGeneration, Meter)
 
 
-async def test_sockets_reset_at_random_tokens(house: House, businesses: dict) -> None:
-    rng = random.Random(5)
-    prompts = [b["system_prompt"] for b in businesses.values()]
-    seen = await asyncio.gather(*(vanish(house, rng.choice(prompts), rng.randrange(30), rng) for _ in range(CLIENTS)))
-    assert len(seen) == CLIENTS
-    await house.idle()
-    report = await house.engine.inspect(check=True)
-    assert report.load.pages_cached > 0
+def left(house: House) -> dict[str, int]:
+    """What the server's process holds of requests and sockets: objects by class, entries of tables."""
+    state = house.app.state
+    service, responses = state.service, state.conductor.responses
+    accounts = service.tenancy.limiter._accounts.values()
+    gc.collect()
+    held = {
+        "sockets": len(state.sockets),
+        "open responses": len(responses),
+        "kept responses": len(responses._by_id),
+        "kept bytes": responses.kept_bytes,
+        "open requests": service.open_requests,
+        "admitted": len(service.tenancy.gate._admitted),
+        "connections": len(service.tenancy.connections._open),
+        "streams of tenants": sum(account.streams + account.queued for account in accounts),
+        "sockets of keys": sum(sum(account.sockets.values()) for account in accounts),
+        "conducted": len(state.conductor._generations) + len(state.conductor._tasks),
+        "generations": len(house.engine._generations),
+        **Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, OF_REQUESTS)),
+    }
+    return {name: count for name, count in held.items() if count}
+
+
+async def test_a_thousand_that_break(businesses: dict) -> None:
+    """In waves, at every stage of a request; then nothing is left of any."""
+    systems = [business["system_prompt"] for business in businesses.values()]
+    limits = Limits(sockets_per_key=WAVE, grace_seconds=1.0, ring_seconds=0.5)
+    async with open_house(limits) as house:
+        tasks = len(asyncio.all_tasks())
+        breaking = Breaking(int(house.url.rpartition(":")[2]), systems, random.Random(5))
+        for _ in range(CLIENTS // WAVE):
+            await breaking.wave(WAVE)
+        assert left(house)  # it sees what is there
+        assert min(breaking.reached.values()) > 0.9 * CLIENTS / len(breaking.ways)
+        await house.idle()
+        until = time.monotonic() + 30
+        while (left(house) or len(asyncio.all_tasks()) != tasks) and time.monotonic() < until:
+            await asyncio.sleep(0.2)
+        assert left(house) == {}
+        assert len(asyncio.all_tasks()) == tasks
+        await finds(house, systems)
+        await house.idle()
+
+
+async def finds(house: House, systems: list[str]) -> None:
+    """Each system prompt is in the cache."""
     async with httpx.AsyncClient(base_url=house.url) as client:
-        for prompt in prompts:
-            answer = await client.post(
-                "/v1/chat/completions",
-                json={
-                    "model": "banyan-demo",
-                    "messages": [{"role": "system", "content": prompt}, {"role": "user", "content": "Hello"}],
-                    "max_tokens": 3,
-                },
-            )
-            usage = answer.json()["usage"]
+        for system in systems:
+            messages = [{"role": "system", "content": system}, {"role": "user", "content": "Hello"}]
+            body = {"model": "banyan-demo", "messages": messages, "max_tokens": 3}
+            usage = (await client.post("/v1/chat/completions", json=body)).json()["usage"]
             assert usage["prompt_tokens_details"]["cached_tokens"] > 0.9 * usage["prompt_tokens"]
-    await house.idle()
 
 
 async def test_http_clients_that_give_up(house: House, businesses: dict) -> None:

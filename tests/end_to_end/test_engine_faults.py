@@ -26,7 +26,7 @@ TO_FAILED_SECONDS = {signal.SIGKILL: 2.0, signal.SIGSTOP: 10.0}
 async def supervised(tmp_path: Path) -> AsyncIterator[tuple[SupervisedEngine, str]]:
     wanted = EngineOptions(model=str(DEMO / "model"), kv_memory=64 << 20, threads=1)
     engine = SupervisedEngine(await start_engine(wanted), partial(start_engine, wanted))
-    async with serving(engine) as url:
+    async with serving(engine) as (url, _):
         yield engine, url
     await engine.close()
 

@@ -1,8 +1,11 @@
 """Tenants before the real engine: what one has computed no other finds, unless it was published for all."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -11,6 +14,7 @@ import uvicorn
 
 from backend.engine.options import EngineOptions
 from backend.engine.process_client import start_engine
+from backend.engine.supervised import SupervisedEngine
 from backend.server.app import create_app
 from backend.server.engine_settings import EngineSettings
 from backend.server.run import uvicorn_config
@@ -28,6 +32,7 @@ class Tenants:
     tenancy: Tenancy
     keys: dict[str, str]
     settings: EngineSettings
+    engine: SupervisedEngine
 
     async def cached(self, key: str, system: str) -> int:
         """Ask something on a system prompt; how many of its tokens were there already."""
@@ -51,15 +56,18 @@ async def tenants(tmp_path: Path) -> AsyncIterator[Tenants]:
         keys[name] = tenancy.tenants.add_key(name, actor="test").secret
     keys["a-named"] = tenancy.tenants.add_key("a", actor="test", namespace="n").secret
     tenancy.directory.refresh()
-    engine = await start_engine(EngineOptions(model=str(DEMO / "model"), kv_memory=64 << 20, threads=1))
+    wanted = EngineOptions(model=str(DEMO / "model"), kv_memory=64 << 20, threads=1)
+    engine = SupervisedEngine(await start_engine(wanted), partial(start_engine, wanted))
     service = ChatService(engine, DEMO / "model", "demo", tenancy=tenancy)
+    settings = EngineSettings(service)
+    engine.restarted.append(settings.engine_restarted)
     await tenancy.start()
     server = uvicorn.Server(uvicorn_config(create_app(service), "127.0.0.1", 0, log_level="warning"))
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield Tenants(f"http://127.0.0.1:{port}", tenancy, keys, EngineSettings(service))
+    yield Tenants(f"http://127.0.0.1:{port}", tenancy, keys, settings, engine)
     server.should_exit = True
     await serving
     await tenancy.close()
@@ -81,3 +89,19 @@ async def test_what_is_shared_and_what_is_not(tenants: Tenants, businesses: dict
     assert await tenants.cached("b", public) > 200  # the first time that anybody asks
     assert await tenants.cached("b", private + " Our code word is mango.") > own - 32  # warmed when it was published
     assert await tenants.cached("a", private + " Our code word is mango.") <= own
+
+
+async def test_what_was_warm_is_warm_again_after_the_engine_died(tenants: Tenants, businesses: dict[str, dict]) -> None:
+    private, public = (entry["system_prompt"] for entry in list(businesses.values())[:2])
+    tenants.tenancy.registry.publish("a", "private", private, actor="test")
+    tenants.tenancy.registry.publish("a", "public", public, actor="test", public=True)
+    await tenants.tenancy.look()
+    await tenants.settings.sync()
+    os.kill(tenants.engine._client.process.pid, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        while not tenants.engine.restarts:
+            await asyncio.sleep(0.02)
+        await asyncio.gather(*tenants.settings._tasks)
+    assert await tenants.cached("a", private) > 200
+    assert await tenants.cached("b", public) > 200
+    assert await tenants.cached("b", private) < 32

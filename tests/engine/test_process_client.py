@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from backend.engine import process_client
+from backend.engine import spawn
 from backend.engine.client import tenant_settings
 from backend.engine.messages import Loading, Output, Report, Snapshot, Started, Submit
 from backend.engine.options import EngineOptions
@@ -335,15 +335,15 @@ async def test_why_it_cannot_start(checkpoint: Path, folder: str | None, fields:
 async def test_the_engine_ends_when_its_server_is_gone(checkpoint: Path) -> None:
     client = await start_engine(options(checkpoint))
     client._writer.close()
-    assert await asyncio.wait_for(client.process.wait(), 10) == 0
+    assert await asyncio.to_thread(client.process.wait, 10) == 0
 
 
 def test_threads_of_the_engine_sleep_soon_unless_somebody_says_otherwise(monkeypatch) -> None:
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
-    assert process_client._environment()["GOMP_SPINCOUNT"] == process_client.SPIN_COUNT
+    assert spawn._environment()["GOMP_SPINCOUNT"] == spawn.SPIN_COUNT
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    assert process_client._environment()["GOMP_SPINCOUNT"] == "7"
+    assert spawn._environment()["GOMP_SPINCOUNT"] == "7"
     monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert "GOMP_SPINCOUNT" not in process_client._environment()
+    assert "GOMP_SPINCOUNT" not in spawn._environment()

@@ -1,6 +1,9 @@
 """The runner on a small random model: text does not depend on company, chunks or cache, slots are reset, one request's
 defect stays its own."""
 
+import resource
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -188,6 +191,21 @@ def test_values_that_are_not_finite_fail_alone_and_leave_no_trace(tmp_path, monk
     driver.finish([company], 6)
     assert company.output == alone.output
     assert bool(driver.runner.pool.storage.isfinite().all())
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="reads its resident memory from /proc")
+def test_pages_that_were_never_used_are_not_resident(folder) -> None:
+    config = load_checkpoint(folder).config
+
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before, device = resident_bytes(), torch.device("cpu")
+    pool = KVPool(config, (256 << 20) // kv_bytes_per_page(config, PAGE, torch.float32), PAGE, torch.float32, device)
+    assert pool.size_bytes > 255 << 20
+    assert resident_bytes() - before < 32 << 20
+    assert pool.storage.data_ptr() % 64 == 0
+    assert not pool.storage[pool.scratch].any()
 
 
 def test_sizes(folder) -> None:

@@ -14,8 +14,9 @@ from starlette.types import ASGIApp
 
 from backend.server.app import create_app
 from backend.server.limits import Limits
+from backend.server.listening import bound_send_buffers
 from backend.server.prompts import PromptRegistry
-from backend.server.run import bound_send_buffers, uvicorn_config
+from backend.server.run import uvicorn_config
 from backend.server.service import ChatService
 from backend.text.tokenizer import TextTokenizer
 from tests.server.fake_app import BAKERY
@@ -90,7 +91,16 @@ def quiet_house(folder: Path, tokenizer: TextTokenizer) -> Iterator[House]:
 async def running(house: House, ui: Path, wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> AsyncIterator[House]:
     """The real server around ``house``, on a free port; ``wrap`` puts something around the app."""
     house.app = create_app(house.service, ui)
-    config = uvicorn_config(wrap(house.app), "127.0.0.1", 0, log_level="warning")
+    async with serve(house, wrap(house.app)):
+        yield house
+
+
+@contextlib.asynccontextmanager
+async def serve(house: House, app: ASGIApp, ping_seconds: float | None = None) -> AsyncIterator[None]:
+    """``app`` on a free port, which ``house`` is told; ``ping_seconds``: other than the server's own."""
+    config = uvicorn_config(app, "127.0.0.1", 0, log_level="warning")
+    if ping_seconds is not None:
+        config.ws_ping_interval = config.ws_ping_timeout = ping_seconds
     server = uvicorn.Server(config)
     with socket.socket() as listener:
         bound_send_buffers(listener)
@@ -100,7 +110,7 @@ async def running(house: House, ui: Path, wrap: Callable[[ASGIApp], ASGIApp] = l
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:
             await asyncio.sleep(0.005)
-        yield house
+        yield
         server.should_exit = True
         await task
 

@@ -7,11 +7,12 @@ and can die. Its prefix cache is honest in a small way: a prompt finds as many w
 import asyncio
 import itertools
 from array import array
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from backend.engine.client import tenant_settings
+from backend.engine.event_stream import EventStream
 from backend.engine.messages import (
     EngineInfo,
     Lane,
@@ -40,32 +41,26 @@ def fake_scores(submit: Submit, prompt: "array[int]") -> tuple[TokenLogprobs, ..
     return () if count is None else tuple(fake_logprobs(token, count) for token in prompt[1:])
 
 
-class FakeGeneration:
+class FakeGeneration(EventStream):
     """One request of the fake."""
 
     def __init__(self, engine: "FakeEngine", submit: Submit) -> None:
+        super().__init__()
         self._engine = engine
         self.submit = submit
-        self._events: asyncio.Queue[Started | Output | None] = asyncio.Queue()
         self._task = asyncio.create_task(self._run())
-
-    async def __aiter__(self) -> AsyncIterator[Started | Output]:
-        while (event := await self._events.get()) is not None:
-            yield event
-            if isinstance(event, Output) and event.finish:
-                return
 
     def cancel(self) -> None:
         request = self.submit.request
         if request in self._engine.open:
             self._engine.cancelled.append(request)
+            self.close()
             self._end()
-            self._events.put_nowait(None)
 
     def die(self) -> None:
         """The engine is gone."""
-        self._events.put_nowait(Output(self.submit.request, [], "error", "engine_error", "the engine died"))
         self._end()
+        self.push(Output(self.submit.request, [], "error", "engine_error", "the engine died"))
 
     def _end(self) -> None:
         self._engine.open.pop(self.submit.request, None)
@@ -75,11 +70,11 @@ class FakeGeneration:
         submit, engine = self.submit, self._engine
         if engine.refusal is not None:
             engine.open.pop(submit.request, None)
-            self._events.put_nowait(msgspec.structs.replace(engine.refusal, request=submit.request))
+            self.push(msgspec.structs.replace(engine.refusal, request=submit.request))
             return
         prompt = array("I", submit.prompt)
         await asyncio.sleep(engine.prefill_seconds)
-        self._events.put_nowait(Started(submit.request, engine.find(prompt), 0.0))
+        self.push(Started(submit.request, engine.find(prompt), 0.0))
         tokens = engine.answer(list(prompt))
         for count, token in enumerate(tokens, 1):
             await asyncio.sleep(engine.seconds_per_token)
@@ -88,9 +83,11 @@ class FakeGeneration:
             engine.step(finish)
             logprobs = () if submit.sampling.logprobs is None else (fake_logprobs(token, submit.sampling.logprobs),)
             scores = fake_scores(submit, prompt) if count == 1 else ()
-            self._events.put_nowait(Output(submit.request, [token], finish, logprobs=logprobs, prompt_logprobs=scores))
             if finish:
-                break
+                engine.open.pop(submit.request, None)
+            self.push(Output(submit.request, [token], finish, logprobs=logprobs, prompt_logprobs=scores))
+            if finish:
+                return
         engine.open.pop(submit.request, None)
 
 

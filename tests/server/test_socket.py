@@ -3,9 +3,14 @@
 import asyncio
 import contextlib
 import json
+import logging
+import os
 import random
+import signal
 import socket
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +19,26 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from backend.server.app import create_app
 from backend.server.limits import Limits
+from backend.server.run import uvicorn_config
 from backend.text.tokenizer import TextTokenizer
-from tests.server.conftest import ANSWER, House, make_house, running
+from tests.server.conftest import ANSWER, House, make_house, running, serve
 
 Event = dict[str, Any]
+
+
+STANDING_PEER = """
+import json, sys
+from websockets.sync.client import connect
+with connect(f"ws://127.0.0.1:{sys.argv[1]}/v1/responses", compression=None) as websocket:
+    websocket.send(json.dumps({"type": "response.create", "input": "Hi", "max_output_tokens": 900}))
+    while json.loads(websocket.recv())["type"] != "response.output_text.delta":
+        pass
+    print("begun", flush=True)
+    while True:
+        websocket.recv()
+"""
 
 
 async def say(websocket: ClientConnection, **event: object) -> None:
@@ -138,6 +158,22 @@ async def test_binary_frames_and_garbage_keep_the_socket_open(house: House) -> N
         assert (await hear(websocket))["type"] == "x.pong"
 
 
+async def test_clients_do_not_fill_the_log(house: House) -> None:
+    heard: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = heard.append  # type: ignore[method-assign]
+    logging.getLogger("uvicorn.error").addHandler(handler)
+    for origin, path in (("https://evil.example", "/v1/responses"), (house.http, "/v1/nothing")):
+        with pytest.raises(InvalidStatus):
+            await connect(house.http.replace("http", "ws") + path, origin=origin)  # type: ignore[arg-type]
+    raw = await asyncio.to_thread(_raw_client, house.port, 1 << 16)
+    with raw:
+        raw.sendall(_masked(b'{"type": "\xff"}'))
+        assert (await asyncio.to_thread(raw.recv, 4096))[2:4] == (1007).to_bytes(2, "big")
+    logging.getLogger("uvicorn.error").removeHandler(handler)
+    assert heard == []
+
+
 async def test_malformed_again_and_again_closes_with_4400(house: House) -> None:
     async with connect(house.socket) as websocket:
         with pytest.raises(ConnectionClosed):
@@ -203,6 +239,31 @@ async def test_a_slow_reader_is_closed_and_the_others_go_on(house: House) -> Non
         house.answers(ANSWER)
         await say(websocket, type="response.create", input="Hi")
         assert text_of(await until(websocket, "response.completed")) == ANSWER
+
+
+async def test_a_peer_that_stands_still_loses_its_request(
+    folder: Path, tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    """Half open: its kernel takes what comes and says nothing of its end, and nobody answers pings."""
+    usual = uvicorn_config(create_app(make_house(folder, tokenizer).service, tmp_path), "127.0.0.1", 0)
+    assert usual.ws_ping_interval == usual.ws_ping_timeout == 20.0
+    house = make_house(folder, tokenizer)
+    house.never_ends()
+    house.engine.seconds_per_token = 0.1  # so little that no buffer is ever full
+    async with serve(house, create_app(house.service, tmp_path), ping_seconds=0.3):
+        peer = subprocess.Popen(
+            [sys.executable, "-c", STANDING_PEER, str(house.port)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+        )
+        try:
+            assert peer.stdout is not None
+            assert await asyncio.to_thread(peer.stdout.readline) == b"begun\n"
+            os.kill(peer.pid, signal.SIGSTOP)
+            assert len(house.engine.open) == 1
+            await house.until_idle()
+            assert len(house.engine.cancelled) == 1
+        finally:
+            peer.kill()
+            peer.wait()
 
 
 async def test_who_was_too_slow_reads_the_rest_after_coming_back(house: House) -> None:
@@ -330,6 +391,7 @@ async def test_a_key_has_only_so_many_sockets_and_loses_all_when_it_is_revoked(
 
 async def test_live_topics(house: House) -> None:
     house.never_ends()
+    house.engine.step_ms = 7.5
     async with connect(house.socket) as websocket:
         await say(websocket, type="response.create", input="Hi", stream_id="a")
         (created, *_) = await until(websocket, "response.output_text.delta")
@@ -342,7 +404,7 @@ async def test_live_topics(house: House) -> None:
         (lane,) = seen["x.batch"][0]["lanes"]
         assert lane["id"] == created["response"]["id"] and lane["tenant"] == "local"
         assert seen["x.stats"][1]["of"] == "server" and seen["x.stats"][1]["running"] == 1
-        assert seen["x.stats"][1]["steps_per_s"] > 0
+        assert seen["x.stats"][1]["steps_per_s"] > 0 and seen["x.stats"][1]["step_ms"] == 7.5
         await say(websocket, type="x.unsubscribe")
         await say(websocket, type="x.ping", t=1)
         while (await hear(websocket))["type"] != "x.pong":
@@ -395,3 +457,25 @@ def _raw_client(port: int, receive_buffer: int) -> socket.socket:
 def _masked(payload: bytes) -> bytes:
     """A text frame with a mask of zeros."""
     return bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+async def test_a_response_that_breaks_breaks_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events are handed over within the engine's reader, which all responses share."""
+    responses = house.app.state.conductor.responses
+    real, broken = responses.engine_event, []
+
+    def break_one(key: int, event: object, now: float) -> None:
+        if not broken or key == broken[0]:
+            broken.append(key)
+            raise ZeroDivisionError
+        real(key, event, now)
+
+    monkeypatch.setattr(responses, "engine_event", break_one)
+    async with asyncio.timeout(20), connect(house.socket) as first, connect(house.socket) as second:
+        await say(first, type="response.create", input="Hi")
+        failed = (await until(first, "response.failed", "response.completed"))[-1]
+        await say(second, type="response.create", input="Hi")
+        assert text_of(await until(second, "response.failed", "response.completed")) == ANSWER
+    assert failed["response"]["error"]["code"] == "internal_error"
+    await house.until_idle()
+    assert house.engine.cancelled == broken[:1]
