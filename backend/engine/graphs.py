@@ -20,6 +20,7 @@ from backend.engine.staging import Staging
 from backend.models.batch import Batch
 from backend.models.decoder import Decoder
 from kernels.gpu import on_gpu
+from kernels.rows_finite import rows_finite
 
 SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, *range(96, 1025, 32))
 """Rows of captured steps of which each request has one."""
@@ -87,11 +88,7 @@ class Eager:
     def forward(self, batch: Batch) -> Pass:
         """At once; draws nothing."""
         logits, finite = self._model.forward(batch, self._pool.storage)
-        return Pass(logits, finite, _fine(logits))
-
-
-def _fine(logits: torch.Tensor) -> torch.Tensor:
-    return logits.sum(-1).isfinite()
+        return Pass(logits, finite, rows_finite(logits))
 
 
 @dataclass(frozen=True)
@@ -193,7 +190,7 @@ class StepGraphs:
         def whole() -> Pass:
             tokens = fed(batch.tokens, step.feed, self.last)
             _, finite = self._model.forward(replace(batch, tokens=tokens), self._pool.storage, logits)
-            return Pass(logits, finite, _fine(logits), drawn_from(logits, step.draws, self.last))
+            return Pass(logits, finite, rows_finite(logits), drawn_from(logits, step.draws, self.last))
 
         return whole
 

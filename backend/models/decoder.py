@@ -19,6 +19,7 @@ from kernels.cpu.decode import Layer, Layers
 from kernels.cpu.library import computes
 from kernels.cpu.ragged_attention import RaggedPlan
 from kernels.linear import LinearWeight, embedding, linear, prepare
+from kernels.rows_finite import rows_finite
 
 
 class Block:
@@ -77,7 +78,7 @@ class Decoder:
         self._head = self._embedding if config.tied_embeddings else torch.empty_like(self._embedding)
         self._blocks = [Block(layer, config, dtype, device) for layer in range(config.layers)]
         self._norm = RMSNorm("model.norm", config.hidden_size, config.norm_eps, dtype, device)
-        self._rotary = RotaryEmbedding(config.rope, self.activations, device)
+        self._rotary = RotaryEmbedding(config.rope, self.activations, device, config.max_context)
         self._table: LinearWeight | None = None
         self._output: LinearWeight | None = None
         self._layers: Layers | None = None
@@ -99,7 +100,7 @@ class Decoder:
             x = self._norm(residual)
         else:
             x = self._run_blocks(residual, batch, pool, angles)
-        finite = x.sum(-1, dtype=torch.float32).isfinite()
+        finite = rows_finite(x)
         logits = linear(x[batch.logit_rows], self._output)
         return (logits.float() if out is None else out.copy_(logits)), finite
 

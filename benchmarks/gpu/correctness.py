@@ -27,6 +27,7 @@ from kernels.triton import linear, moe
 from kernels.triton.page_copy import page_copy
 from kernels.triton.rms_norm import rms_norm
 from kernels.triton.rope import qk_norm_rope_kv_write
+from kernels.triton.rows_finite import rows_finite
 from kernels.triton.sample import sample
 from kernels.triton.silu_and_mul import silu_and_mul
 from kernels.triton.verify import verify
@@ -122,6 +123,8 @@ def _rows(bench: Bench) -> Found:
     yield "its residual", apart(residual, expected_residual), most
     gate_up = torch.randn(rows, 2 * width, device=bench.device, dtype=bench.dtype)
     yield "silu and mul", apart(silu_and_mul(gate_up), silu_and_mul_reference(gate_up.double())), most * 2
+    gate_up[0, -1], gate_up[rows // 2, 0] = float("inf"), float("nan")
+    yield "rows that are finite", float((rows_finite(gate_up) != gate_up.isfinite().all(-1)).sum()), 0.5
 
 
 def _products(bench: Bench) -> Found:

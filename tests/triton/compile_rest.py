@@ -15,6 +15,7 @@ from kernels.triton import (
     penalties,
     rms_norm,
     rope,
+    rows_finite,
     sample,
     sample_bracket,
     sample_cut,
@@ -146,6 +147,12 @@ TILES = {f"{tile.rows} x {tile.gate_up_columns}": tile for _, tile in moe.CONFIG
 VARIANTS: dict[str, Variant] = {
     "rms norm 1024": norm(1024),
     "rms norm 4096": norm(4096),
+    "rows finite": kernel(
+        rows_finite._rows_finite,
+        {"X": "*fp32", "Out": "*i1", "width": "i32:16", "stride": "i32:16"},
+        {"BLOCK": rows_finite.BLOCK},
+        rows_finite.WARPS,
+    ),
     "silu and mul": kernel(
         silu_and_mul._silu_and_mul,
         {"GateUp": "*bf16", "Out": "*bf16", "width": "i32:16"},

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIMITS = {
     "rms norm 1024": (40, 24),
     "rms norm 4096": (40, 6),
+    "rows finite": (48, 4),
     "silu and mul": (32, 16),
     "page copy": (32, 8),
     "rope g4 d128": (40, 12),

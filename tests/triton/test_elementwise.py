@@ -6,12 +6,14 @@ import torch
 from kernels.reference.page_copy import page_copy as page_copy_reference
 from kernels.reference.qk_norm_rope_kv_write import qk_norm_rope_kv_write as rope_reference
 from kernels.reference.rms_norm import rms_norm as rms_norm_reference
+from kernels.reference.rows_finite import rows_finite as rows_finite_reference
 from kernels.reference.silu_and_mul import silu_and_mul as silu_and_mul_reference
 from kernels.triton import page_copy as page_copy_module
 from kernels.triton import rope as rope_module
 from kernels.triton.page_copy import page_copy
 from kernels.triton.rms_norm import rms_norm
 from kernels.triton.rope import qk_norm_rope_kv_write
+from kernels.triton.rows_finite import rows_finite
 from kernels.triton.silu_and_mul import silu_and_mul
 
 # At most one rounding of the dtype apart: where a float32 result lies near the middle of two numbers.
@@ -126,3 +128,19 @@ def test_page_copy(dtype, pairs, monkeypatch) -> None:
     page_copy_reference(expected, source, target)
     page_copy(pool, source, target)
     assert torch.equal(pool.view(torch.uint8), expected.view(torch.uint8))
+
+
+@pytest.mark.parametrize(("rows", "width"), [(0, 8), (1, 1), (6, 576), (6, 4097)])
+@DTYPES
+def test_rows_finite(rows, width, dtype) -> None:
+    x = normal(rows, width + 3, dtype=dtype)[:, :width]
+    for row, value in enumerate([0.0, float("inf"), float("nan"), float("-inf"), 1e4][:rows]):
+        x[row, -1] = value
+    found = rows_finite(x)
+    assert found.dtype == torch.bool
+    assert found.tolist() == [True, False, False, False, True, True][:rows] == rows_finite_reference(x).tolist()
+
+
+def test_a_row_whose_sum_is_too_large_is_not_finite() -> None:
+    x = torch.tensor([[3e38, 3e38], [3e38, -3e38]])
+    assert rows_finite(x).tolist() == rows_finite_reference(x).tolist() == [False, True]

@@ -16,17 +16,28 @@ from backend.models.config import RopeConfig
 
 
 class RotaryEmbedding:
-    """Cosines and sines of a step, shared by all layers."""
+    """Cosines and sines of a step, shared by all layers. On a GPU they are looked up: one launch instead of eight, for
+    ``4 * max_positions * head_dim / 2`` bytes in 16 bits."""
 
-    def __init__(self, config: RopeConfig, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, config: RopeConfig, dtype: torch.dtype, device: torch.device, max_positions: int) -> None:
         self._frequencies = torch.tensor(config.inverse_frequencies, dtype=torch.float32, device=device)
         self._factor = config.factor
         self._dtype = dtype
+        self._table: torch.Tensor | None = None
+        if device.type == "cuda":
+            self._table = self._computed(torch.arange(max_positions, device=device))
 
     def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """positions [rows] int64 -> cosine and sine, [rows, head_dim/2] each; angles are float32."""
+        table = self._computed(positions) if self._table is None else self._table.index_select(1, positions)
+        return table[0], table[1]
+
+    def _computed(self, positions: torch.Tensor) -> torch.Tensor:
+        """[2, positions, head_dim/2]"""
         angles = positions.float()[:, None] * self._frequencies
-        return (angles.cos() * self._factor).to(self._dtype), (angles.sin() * self._factor).to(self._dtype)
+        return torch.stack(
+            [(angles.cos() * self._factor).to(self._dtype), (angles.sin() * self._factor).to(self._dtype)]
+        )
 
 
 def rope_config(settings: Mapping[str, Any], head_dim: int, max_positions: int) -> RopeConfig:
