@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from backend.errors import BanyanError, RequestError
@@ -27,16 +27,19 @@ def error_response(error: BanyanError) -> Response:
 
 
 async def read_body(request: Request, most_bytes: int) -> bytes:
-    """The body of a request for JSON. Raises ``RequestError``: too big, or of another type."""
+    """The body of a request for JSON. Raises ``RequestError``: too big, of another type, or broken off."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         # a page of another site can send anything but JSON without asking first
         raise RequestError("content-type must be application/json", code="unsupported_media_type", status=415)
     size = 0
     parts = []
-    async for part in request.stream():
-        size += len(part)
-        if size > most_bytes:
-            raise RequestError(f"the body is larger than {most_bytes} bytes", code="message_too_big", status=413)
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > most_bytes:
+                raise RequestError(f"the body is larger than {most_bytes} bytes", code="message_too_big", status=413)
+            parts.append(part)
+    except ClientDisconnect as error:  # nobody hears it, and the log says nothing of an ordinary event
+        raise RequestError("the connection ended before the body did", code="client_gone") from error
     return b"".join(parts)

@@ -106,7 +106,7 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         *(("page_size", value) for value in ("-1", "257")),
         *(("max_running", value) for value in ("0", "1025")),
         *(("max_waiting", value) for value in ("0", "1000001", "many")),
-        *(("max_step_tokens", value) for value in ("0", "1000001", "1.5")),
+        *(("max_step_tokens", value) for value in ("-1", "1000001", "1.5")),
         *(("inter_token_ms", value) for value in ("-1", "60001", "fast")),
         *(("isolation_ms", value) for value in ("-1", "60001", "some")),
         *(("overlap", value) for value in ("yes", "true", "")),

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import random
 import time
 from collections import Counter
@@ -27,12 +28,19 @@ WAVE = 100
 OF_REQUESTS = (Session, _Shell, Outbox, Responding, Record, Reply, MeasuredGeneration, ProcessGeneration, Meter)
 
 
-def left(house: House) -> dict[str, int]:
-    """What the server's process holds of requests and sockets: objects by class, entries of tables."""
+def objects_of_requests() -> list[object]:
+    """All that are alive in this process."""
+    gc.collect()
+    return [thing for thing in gc.get_objects() if isinstance(thing, OF_REQUESTS)]
+
+
+def left(house: House, earlier: list[object]) -> dict[str, int]:
+    """What the server's process holds of requests and sockets: objects by class but those of ``earlier``, which belong
+    to other tests, and entries of tables."""
     state = house.app.state
     service, responses = state.service, state.conductor.responses
     accounts = service.tenancy.limiter._accounts.values()
-    gc.collect()
+    known = {id(thing) for thing in earlier}
     held = {
         "sockets": len(state.sockets),
         "open responses": len(responses),
@@ -45,28 +53,44 @@ def left(house: House) -> dict[str, int]:
         "sockets of keys": sum(sum(account.sockets.values()) for account in accounts),
         "conducted": len(state.conductor._generations) + len(state.conductor._tasks),
         "generations": len(house.engine._generations),
-        **Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, OF_REQUESTS)),
+        **Counter(type(thing).__name__ for thing in objects_of_requests() if id(thing) not in known),
     }
     return {name: count for name, count in held.items() if count}
 
 
+class Tracebacks(logging.Handler):
+    """Those that are logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self.seen.append(f"{record.getMessage()}: {record.exc_info[1]!r}")
+
+
 async def test_a_thousand_that_break(businesses: dict) -> None:
-    """In waves, at every stage of a request; then nothing is left of any."""
+    """In waves, at every stage of a request; then nothing is left of any, and no error was logged."""
+    tracebacks = Tracebacks()
+    logging.getLogger("uvicorn.error").addHandler(tracebacks)
     systems = [business["system_prompt"] for business in businesses.values()]
     limits = Limits(sockets_per_key=WAVE, grace_seconds=1.0, ring_seconds=0.5)
+    earlier = objects_of_requests()
     async with open_house(limits) as house:
         tasks = len(asyncio.all_tasks())
         breaking = Breaking(int(house.url.rpartition(":")[2]), systems, random.Random(5))
         for _ in range(CLIENTS // WAVE):
             await breaking.wave(WAVE)
-        assert left(house)  # it sees what is there
+        assert left(house, earlier)  # it sees what is there
         assert min(breaking.reached.values()) > 0.9 * CLIENTS / len(breaking.ways)
         await house.idle()
         until = time.monotonic() + 30
-        while (left(house) or len(asyncio.all_tasks()) != tasks) and time.monotonic() < until:
+        while (left(house, earlier) or len(asyncio.all_tasks()) != tasks) and time.monotonic() < until:
             await asyncio.sleep(0.2)
-        assert left(house) == {}
+        assert left(house, earlier) == {}
         assert len(asyncio.all_tasks()) == tasks
+        assert tracebacks.seen == []
         await finds(house, systems)
         await house.idle()
 

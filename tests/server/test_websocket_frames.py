@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosedOK
 from websockets.frames import Frame, Opcode
 
 from backend.server.run import uvicorn_config
-from backend.server.websocket_frames import frame_header
+from backend.server.websocket_frames import WRITE, frame_header
 
 SIZES = [0, 1, 125, 126, 127, 65_535, 65_536, 70_000]
 
@@ -24,17 +24,25 @@ def test_a_frame_is_what_the_library_makes(opcode: Opcode, size: int) -> None:
 
 
 class SayEverything:
-    """Each size as text and as bytes, then the end, and one message too many."""
+    """Each size as text and as bytes, once through ``send`` and once through the short way, then the end, and one
+    message too many in both."""
 
     refusal = ""
+    written: tuple[bool, bool, bool] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
+        write = scope["extensions"][WRITE]
+        early = write(b"too early", False)
         await send({"type": "websocket.accept"})
+        taken = True
         for size in SIZES:
-            await send({"type": "websocket.send", "text": "é" * (size // 2) + "x" * (size % 2)})
+            text = "é" * (size // 2) + "x" * (size % 2)
+            await send({"type": "websocket.send", "text": text})
             await send({"type": "websocket.send", "bytes": b"\0" * size})
+            taken = taken and write(text.encode(), False) and write(b"\1" * size, True)
         await send({"type": "websocket.close", "code": 1000})
+        self.written = (early, taken, write(b"late", False))
         try:
             await send({"type": "websocket.send", "text": "late"})
         except RuntimeError as error:
@@ -53,8 +61,11 @@ async def test_messages_of_every_size_arrive() -> None:
             for size in SIZES:
                 assert await client.recv() == "é" * (size // 2) + "x" * (size % 2)
                 assert await client.recv() == b"\0" * size
+                assert await client.recv() == "é" * (size // 2) + "x" * (size % 2)
+                assert await client.recv() == b"\1" * size
             with pytest.raises(ConnectionClosedOK):
                 await client.recv()
         server.should_exit = True
         await serving
+    assert app.written == (False, True, False)
     assert "after sending 'websocket.close'" in app.refusal
