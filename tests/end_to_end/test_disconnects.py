@@ -73,11 +73,11 @@ class Tracebacks(logging.Handler):
 async def test_a_thousand_that_break(businesses: dict) -> None:
     """In waves, at every stage of a request; then nothing is left of any, and no error was logged."""
     tracebacks = Tracebacks()
-    logging.getLogger("uvicorn.error").addHandler(tracebacks)
     systems = [business["system_prompt"] for business in businesses.values()]
     limits = Limits(sockets_per_key=WAVE, grace_seconds=1.0, ring_seconds=0.5)
     earlier = objects_of_requests()
     async with open_house(limits) as house:
+        logging.getLogger("uvicorn.error").addHandler(tracebacks)  # the server has set its log up
         tasks = len(asyncio.all_tasks())
         breaking = Breaking(int(house.url.rpartition(":")[2]), systems, random.Random(5))
         for _ in range(CLIENTS // WAVE):
