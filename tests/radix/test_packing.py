@@ -56,3 +56,16 @@ def test_a_key_gives_parts_of_itself() -> None:
     assert key.tokens(1, 3) == uint32([8, 70_000])
     assert key.tokens(2) == uint32([70_000, LARGEST_ID])
     assert key.tokens(4) == b""
+
+
+def test_a_part_of_an_edge_is_compared_whole() -> None:
+    """With a hash that sees no difference, a sequence that goes along an edge's first blocks only, and one that differs
+    in the second of them."""
+    cache = PrefixCache(8, 2, block_hash=lambda block, seed: 7)
+    lease = cache.acquire(cache.key(uint32([1, 2, 3, 4, 5, 6])))
+    cache.extend(lease, 3)
+    cache.publish(lease, 6)
+    cache.release(lease)
+    assert cache.peek(cache.key(uint32([1, 2, 3, 4]))) == 4
+    assert cache.peek(cache.key(uint32([1, 2, 3, 9]))) == 0
+    assert cache.peek(cache.key(uint32([1, 2, 3, 4, 5, 9]))) == 0
