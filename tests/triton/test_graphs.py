@@ -114,3 +114,17 @@ def test_a_slot_that_somebody_else_has_now_is_planned_anew(monkeypatch) -> None:
     runner._passes = StepGraphs(runner.model, runner.pool, 5, 3, lambda step: step)
     assert outputs(runner) == expected
     assert any(room.slots for _, room in runner._passes._steps), "nothing was shared"
+
+
+def test_padding_draws_for_nobody(monkeypatch) -> None:
+    """Three requests in a step for four: the slot that has none keeps the token that it drew last."""
+    monkeypatch.setattr(fixed_plan, "SPARE", 0)
+    runner = make_runner()
+    passes = StepGraphs(runner.model, runner.pool, 5, 3, lambda step: step)
+    runner._passes = passes
+    passes.last[0] = 29
+    driver = Driver(runner)
+    sequences = [driver.sequence(slot, [slot, 5 + slot]) for slot in (1, 2, 3)]
+    driver.finish(sequences, 3)
+    assert any(step.size.decode and step.size.rows == 4 for step in passes._steps.values())
+    assert passes.last[:4].tolist() == [29, *(sequence.output[-1] for sequence in sequences)]
