@@ -128,3 +128,18 @@ def test_padding_draws_for_nobody(monkeypatch) -> None:
     driver.finish(sequences, 3)
     assert any(step.size.decode and step.size.rows == 4 for step in passes._steps.values())
     assert passes.last[:4].tolist() == [29, *(sequence.output[-1] for sequence in sequences)]
+
+
+def test_a_draw_that_a_captured_step_cannot_make_follows_behind_it() -> None:
+    """A bias; the neighbour's draws are as without it."""
+    runner = make_runner()
+    runner._passes = StepGraphs(runner.model, runner.pool, 5, 3, lambda step: step)
+    driver = Driver(runner)
+    biased = Sampling(temperature=0.0, logit_bias={3: 100.0})
+    sequences = [driver.sequence(0, [1, 5], sampling=biased), driver.sequence(1, [2, 6])]
+    driver.finish(sequences, 3)
+    assert sequences[0].output == [3, 3, 3]
+    plain = Driver(make_runner())
+    alone = plain.sequence(1, [2, 6])
+    plain.finish([alone], 3)
+    assert sequences[1].output == alone.output
