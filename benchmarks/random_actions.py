@@ -101,6 +101,7 @@ class Storm:
             tenant=tenant,
             queue_seconds=chance.choice([0, 0, 2.0]),
             seconds=chance.choice([0, 0, 5.0]),
+            open_ended=chance.random() < 0.5,
         )
         try:
             self.scheduler.submit(new, self.now)
@@ -167,12 +168,11 @@ class Storm:
             self.published.remove(number)
 
     def set_tenant(self) -> None:
-        """Another weight and quota; one that an open request could not live with would be the operator's mistake."""
-        tenant = self.chance.choice(TENANTS)
-        limit = self.chance.choice([0, 0, 60, 140])
-        needs = [r.limit for r in self.scheduler.requests.values() if r.tenant.name == tenant]
-        if not limit or limit * SETTINGS.page_size >= max(needs, default=0):
-            self.scheduler.set_tenant(tenant, self.chance.choice([0.5, 1.0, 3.0]), Quota(limit))
+        """Another weight and quota; requests that cannot live with it are cut, or end."""
+        limit, weight = self.chance.choice([0, 0, 60, 140]), self.chance.choice([0.5, 1.0, 3.0])
+        for entry in self.scheduler.set_tenant(self.chance.choice(TENANTS), weight, Quota(limit), self.now):
+            self.done[entry.finish] += 1
+            del self.open[entry.request]
 
     def drain(self) -> None:
         """Everybody comes to an end, then nothing is held."""

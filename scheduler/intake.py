@@ -6,6 +6,8 @@ its turn would come later than it is willing to wait; the last two say when to t
 
 from collections.abc import Container
 
+from msgspec.structs import replace
+
 from radix.cache import PrefixCache
 from radix.packing import TOKEN_BYTES
 from radix.public import PUBLIC
@@ -45,8 +47,8 @@ class Intake:
         free = self.running.slots.free
         return self.forecast.seconds(known, self.fairness.here, prompt_tokens, free, self.fit.model)
 
-    def check(self, new: NewRequest, open_requests: Container[int]) -> None:
-        """Raise ``RequestRejected`` for what cannot be taken in."""
+    def check(self, new: NewRequest, open_requests: Container[int]) -> NewRequest:
+        """The request as it is taken in; raises ``RequestRejected`` for what cannot be."""
         settings = self.settings
         tokens, odd = divmod(len(new.prompt), TOKEN_BYTES)
         if odd or not tokens:
@@ -64,8 +66,21 @@ class Intake:
                 "context_length_exceeded",
                 f"{tokens} prompt and {new.max_tokens} output tokens exceed the context of {settings.max_context}",
             )
+        new = self.cut(new)
         self._refuse_pages(new, tokens)
         self._refuse_wait(new, tokens)
+        return new
+
+    def cut(self, new: NewRequest) -> NewRequest:
+        """An open-ended request with as many tokens as its tenant's quota and the pinned pages leave, at least one."""
+        if not new.open_ended:
+            return new
+        most = self.most_pages(new.tenant) * self.settings.page_size - len(new.prompt) // TOKEN_BYTES + 1
+        return replace(new, max_tokens=max(most, 1)) if most < new.max_tokens else new
+
+    def most_pages(self, tenant: str) -> int:
+        """That one request of ``tenant`` can ever have."""
+        return min(self.settings.pages - self.cache.pins.hard_pages, self.cache.quota(tenant))
 
     def _refuse_pages(self, new: NewRequest, tokens: int) -> None:
         pages = pages_for(tokens + new.max_tokens - 1, self.settings.page_size)

@@ -120,9 +120,9 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a step meant for one request: its new output tokens (a final stop token included) and, at the end, why it
     ended.
 
-    ``finish`` is ``""`` (goes on), ``"stop"`` (a stop token was sampled), ``"length"``, ``"deadline"`` or ``"error"``
-    (the last two say why in ``message``). ``logprobs``: one for each token, when the request asked for them;
-    ``prompt_logprobs``: with the first token, one for each of the prompt but its first.
+    ``finish`` is ``""`` (goes on), ``"stop"`` (a stop token was sampled), ``"length"``, ``"deadline"``, ``"quota"``
+    or ``"error"`` (the last three say why in ``message``). ``logprobs``: one for each token, when the request asked
+    for them; ``prompt_logprobs``: with the first token, one for each of the prompt but its first.
     """
 
     request: int

@@ -39,6 +39,7 @@ class NewRequest(msgspec.Struct, frozen=True):
                     this conversation had. For the counters of hits by class only
     queue_seconds   longest wait until it first runs, 0 for any; refused at once when it is predicted to be longer
     seconds         longest time until it ends, 0 for any
+    open_ended      nobody asked for ``max_tokens``: it is cut to what its tenant's quota and the pinned pages leave
     """
 
     request: int
@@ -52,6 +53,7 @@ class NewRequest(msgspec.Struct, frozen=True):
     history_tokens: int = 0
     queue_seconds: float = 0.0
     seconds: float = 0.0
+    open_ended: bool = False
 
 
 class Request:
@@ -101,7 +103,6 @@ class Request:
     )
 
     def __init__(self, new: NewRequest, key: Key, tenant: "Tenant", order: int, arrival: float) -> None:
-        self.new = new
         self.key = key
         self.tenant = tenant
         self.order = order
@@ -109,7 +110,7 @@ class Request:
         self.started = -1.0
         self.output = 0
         self.total = len(key)
-        self.limit = self.total + max(new.max_tokens - 1, 0)
+        self.bound(new)
         self.ticket: Ticket | None = None
         self.place: tuple[int, int, int, int] | None = None
         self.blocked = -1
@@ -123,6 +124,17 @@ class Request:
         self.charged = 0
         self.preempted = False
         self.cancelled = False
+
+    def bound(self, new: NewRequest) -> None:
+        """It is ``new``: the same with another ``max_tokens``, more than its output has or will have by what runs."""
+        self.new = new
+        self.limit = self.prompt_tokens + max(new.max_tokens - 1, 0)
+
+    @property
+    def least(self) -> int:
+        """``limit``, or what it can be cut to: a token after those that it has or will have by what runs."""
+        known = self.prompt_tokens + self.output + self.unknown
+        return min(self.limit, known) if self.new.open_ended else self.limit
 
     @property
     def prompt_tokens(self) -> int:

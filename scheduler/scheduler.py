@@ -120,7 +120,7 @@ class Scheduler:
 
         O(prompt) for its digests.
         """
-        self._intake.check(new, self.requests)
+        new = self._intake.check(new, self.requests)
         self._accept(new, self.cache.key(new.prompt, new.tenant, new.namespace), now)
 
     def cancel(self, request: int, now: float) -> bool:
@@ -165,10 +165,31 @@ class Scheduler:
 
     # ------------------------------------------------------------------ tenants, public prompts, pins
 
-    def set_tenant(self, tenant: str, weight: float = 1.0, quota: Quota | None = None) -> None:
-        """Give a tenant its weight and its quota of pages. Raises ``ValueError`` or ``CacheError``."""
+    def set_tenant(
+        self, tenant: str, weight: float = 1.0, quota: Quota | None = None, now: float = 0.0
+    ) -> list[Progress]:
+        """Give a tenant its weight and its quota of pages. Raises ``ValueError`` or ``CacheError``. Open requests that
+        need more than a lower quota are cut to it if they are open-ended and have not had as much; else they end, where
+        they would wait for ever. O(open requests)."""
         self.fairness.set_weight(tenant, weight)
         self.cache.set_quota(tenant, quota or Quota())
+        return self._fit(now)
+
+    def _fit(self, now: float) -> list[Progress]:
+        """Cut or end the open requests that need more pages than they can ever have by now. O(open requests)."""
+        page_size, ended = self.settings.page_size, []
+        for request in list(self.requests.values()):
+            most = self._intake.most_pages(request.new.tenant)
+            if request.cancelled or pages_for(request.limit, page_size) <= most:
+                continue
+            if pages_for(request.least, page_size) <= most:
+                request.bound(self._intake.cut(request.new))
+                continue
+            self.cancel(request.new.request, now)
+            needs, tenant = pages_for(request.least, page_size), request.new.tenant
+            why = f"it may need {needs} KV pages, and tenant {tenant!r} may have no more than {most} now"
+            ended.append(Progress(request.new.request, [], "quota", why))
+        return ended
 
     def publish_prompt(self, name: str, prompt: bytes, now: float, pin: str = "soft") -> PinState | None:
         """Make a system prompt public, pin it (``"soft"``, ``"hard"``, or ``""`` for not at all), and compute it when
@@ -187,11 +208,12 @@ class Scheduler:
         state = None
         key = self.cache.public.key(whole)
         if pin:
-            longest = max((request.limit for request in self.requests.values()), default=0)
+            longest = max((request.least for request in self.requests.values()), default=0)
             left = self.settings.pages - self.cache.pins.hard_pages - len(key.digests)
             if pin == "hard" and pages_for(longest, page_size) > left:
                 raise PinError(f"pin {name!r} would leave {left} pages, too few for a request that is open")
             state = self.cache.pin(name, key, hard=pin == "hard")
+            self._fit(now)
         self.cache.register(whole)
         self._warm(key, now)
         return state

@@ -78,7 +78,7 @@ class EngineLoop:
             case WithdrawPrompt(name=name, prompt=prompt):
                 self.scheduler.withdraw_prompt(name, prompt)
             case SetTenant(tenant=tenant, weight=weight, page_limit=limit, page_watermark=watermark):
-                self._set_tenant(tenant, weight, limit, watermark)
+                return self._set_tenant(tenant, weight, limit, watermark)
             case Look(tenant=tenant, everything=everything, limit=limit):
                 return Tree(self.scheduler.cache.snapshot(Viewer(tenant, everything), limit))
             case LookAtBatch(tenant=tenant, everything=everything, limit=limit):
@@ -144,6 +144,7 @@ class EngineLoop:
                     history_tokens=command.history_tokens,
                     queue_seconds=command.queue_seconds,
                     seconds=command.seconds,
+                    open_ended=command.open_ended,
                 ),
                 self.clock(),
             )
@@ -165,11 +166,14 @@ class EngineLoop:
             return str(error)
         return ""
 
-    def _set_tenant(self, tenant: str, weight: float, limit: int, watermark: int) -> None:
+    def _set_tenant(self, tenant: str, weight: float, limit: int, watermark: int) -> StepOutput | None:
+        """What it ends, if anything."""
         try:
-            self.scheduler.set_tenant(tenant, weight, Quota(limit, watermark))
+            ended = self.scheduler.set_tenant(tenant, weight, Quota(limit, watermark), self.clock())
         except (CacheError, ValueError):
-            self.scheduler.set_tenant(tenant)
+            ended = self.scheduler.set_tenant(tenant)
+        outputs = [_output(progress) for progress in ended]
+        return StepOutput(started=[], outputs=outputs, load=self.scheduler.load()) if outputs else None
 
     def _problem(self) -> str:
         """The first broken invariant, in words; empty when all hold."""
@@ -180,12 +184,16 @@ class EngineLoop:
         return ""
 
 
+_CODES = {"error": "engine_error", "quota": "quota_exceeded"}
+
+
 def _output(progress: Progress) -> Output:
+    code = _CODES.get(progress.finish, "")
     return Output(
         request=progress.request,
         tokens=progress.tokens,
-        finish=progress.finish,
-        code="engine_error" if progress.finish == "error" else "",
+        finish="error" if code else progress.finish,
+        code=code,
         message=progress.message,
         logprobs=progress.logprobs,
         prompt_logprobs=progress.prompt_logprobs,

@@ -19,7 +19,8 @@ from scheduler.plan import TokenLogprobs as TokenLogprobs
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """A new request. ``prompt``: token ids as little-endian uint32; ``seconds``: most time until the end,
-    ``queue_seconds``: until it first runs, 0 for none. ``system_tokens``, ``history_tokens``: as in ``NewRequest``.
+    ``queue_seconds``: until it first runs, 0 for none. ``system_tokens``, ``history_tokens``, ``open_ended``: as in
+    ``NewRequest``.
 
     ``request`` is chosen by the client of the engine and unique among its open requests.
     """
@@ -35,6 +36,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     queue_seconds: float = 0.0
     system_tokens: int = 0
     history_tokens: int = 0
+    open_ended: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):

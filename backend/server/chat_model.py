@@ -74,7 +74,8 @@ class ChatModel:
     ) -> Submit:
         """The engine's request, held against the limits of who asks, and paid for.
 
-        ``max_tokens`` is clamped to what the context has room for.
+        ``max_tokens`` is clamped to what the context has room for; where nobody named it, also, by the engine, to what
+        the tenant's pages hold.
 
         Raises ``RequestError`` (``context_length_exceeded``) when there is no room for a single token, and what
         ``Gate.admit`` raises.
@@ -101,6 +102,7 @@ class ChatModel:
             queue_seconds=self.limits.queue_seconds,
             system_tokens=prompt.system_tokens,
             history_tokens=prompt.history_tokens,
+            open_ended=options.max_tokens is None,
         )
 
     def reply(self, prompt_tokens: int, options: Options, began: float) -> Reply:

@@ -239,8 +239,21 @@ async def test_a_quota_refuses_what_it_can_never_hold(engine: ProcessClient) -> 
     assert (await tokens_of(engine, submit(engine, tenant="b")))[1].finish == "length"
     (account,) = [tenant for tenant in (await engine.inspect()).tenants if tenant.tenant == "a"]
     assert (account.limit, account.watermark) == (3, 2)
+    engine.set_tenant("a", page_limit=4)
+    assert (await tokens_of(engine, submit(engine, 90, tenant="a")))[1].code == "quota_exceeded"
+    assert (await tokens_of(engine, submit(engine, 90, tenant="a", open_ended=True)))[1].finish == "length"
     engine.set_tenant("a")
     assert (await tokens_of(engine, submit(engine, tenant="a")))[1].finish == "length"
+
+
+async def test_a_lower_quota_ends_what_cannot_go_on(engine: ProcessClient) -> None:
+    events = aiter(engine.generate(submit(engine, 200, tenant="a")))
+    await anext(events)
+    engine.set_tenant("a", page_limit=1)
+    async with asyncio.timeout(20):
+        last = [event async for event in events][-1]
+    assert isinstance(last, Output) and (last.finish, last.code) == ("error", "quota_exceeded")
+    assert "tenant 'a' may have no more than 1 now" in last.message
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Scheduler, step loop and oracle runner put together, with every invariant checked after every action."""
 
+from radix.accounts import Quota
 from radix.hashing import BlockHash, xxh3
 from scheduler.arms import ARMS
 from scheduler.loop import StepLoop, StepOutcome
@@ -45,11 +46,22 @@ class House:
             self.scheduler.submit(new, self._tick())
         except RequestRejected as error:
             return error.code
+        new = self.scheduler.requests[new.request].new  # an open-ended one is cut to what fits
         self.runner.accept(new)
         self.open[new.request] = new
         self.output[new.request] = []
         self.prompts[new.request] = unpack(new.prompt)
         return ""
+
+    def set_tenant(self, tenant: str, weight: float = 1.0, quota: Quota | None = None) -> None:
+        """Another weight and quota; open-ended requests are cut to it, others that need more end."""
+        self.take(self.scheduler.set_tenant(tenant, weight, quota, self._tick()))
+        self._learn_bounds()
+
+    def publish(self, name: str, prompt: bytes, pin: str) -> None:
+        """A system prompt becomes public; a hard pin may cut open-ended requests."""
+        self.scheduler.publish_prompt(name, prompt, self.now, pin)
+        self._learn_bounds()
 
     def cancel(self, request: int) -> bool:
         """End a request now; nothing may be reported of it any more."""
@@ -95,7 +107,7 @@ class House:
             assert output == expected[: len(output)], f"request {entry.request} got other tokens than alone"
             if entry.finish == "error":
                 assert entry.request in self.excused, entry.message
-            elif entry.finish == "deadline":
+            elif entry.finish in ("deadline", "quota"):
                 pass
             elif entry.finish:
                 assert (output, entry.finish) == (expected, reason), f"{entry}, {output} against {expected}, {reason}"
@@ -133,6 +145,10 @@ class House:
     def _tick(self) -> float:
         self.now += 0.001
         return self.now
+
+    def _learn_bounds(self) -> None:
+        self.open = {request: self.scheduler.requests[request].new for request in self.open}
+        self.scheduler.check()
 
     def _learn_warmings(self) -> None:
         """Requests that the scheduler made itself, to compute a published prompt."""

@@ -15,7 +15,7 @@ from tests.scheduler.house import House
 from tests.scheduler.oracle import pack
 
 
-def house(depth: int = 1, **sizes: int | float | str) -> House:
+def house(depth: int = 1, pin_pages: int = 0, **sizes: int | float | str) -> House:
     defaults = {
         "page_size": 4,
         "pages": 400,
@@ -25,7 +25,7 @@ def house(depth: int = 1, **sizes: int | float | str) -> House:
         "max_context": 128,
         "quantum_tokens": 16,
     }
-    return House(Settings(**{**defaults, **sizes}), vocab=50, depth=depth)
+    return House(Settings(**{**defaults, **sizes}), vocab=50, depth=depth, pin_pages=pin_pages)
 
 
 def ask(h: House, tenant: str, number: int, prompt: int = 20, max_tokens: int = 8, **more: float) -> NewRequest:
@@ -199,6 +199,51 @@ def test_what_a_quota_can_never_hold_is_refused() -> None:
     h.drain()
     # A request alone fills the quota exactly: what it needs is refused nobody, what others of its tenant need waits.
     assert h.cache.books.accounts["bounded"].used <= 5
+
+
+def test_a_request_without_a_limit_gets_what_its_quota_holds() -> None:
+    h = house()
+    h.scheduler.set_tenant("bounded", quota=Quota(limit=5))
+    size = h.settings.page_size
+    new = h.new(pack([1] * 16), 100, tenant="bounded", open_ended=True)
+    assert h.submit(new) == ""
+    h.drain()
+    assert (len(h.output[new.request]), h.finished[new.request]) == (5 * size - 16 + 1, "length")
+    assert h.submit(h.new(pack([1] * (5 * size)), 100, tenant="bounded", open_ended=True)) == ""
+    assert h.submit(h.new(pack([1] * (5 * size + 1)), 100, tenant="bounded", open_ended=True)) == "quota_exceeded"
+    h.drain()
+
+
+def test_a_request_without_a_limit_gets_what_pinned_pages_leave() -> None:
+    h = house(pages=8, pin_pages=4)
+    size = h.settings.page_size
+    early, late = (h.new(pack([1, number]), 100, open_ended=True) for number in range(2))
+    assert h.submit(early) == ""
+    h.step()
+    h.publish("p", pack([2] * 4 * size), "hard")
+    assert h.submit(late) == ""
+    h.drain()
+    for new in (early, late):
+        assert (len(h.output[new.request]), h.finished[new.request]) == (4 * size - 2 + 1, "length")
+
+
+def test_a_lower_quota_cuts_or_ends_what_is_open() -> None:
+    h = house()
+    size = h.settings.page_size
+    prompt = [1] * 2 * size
+    cut = h.new(pack(prompt), 60, tenant="bounded", open_ended=True)
+    ended = h.new(pack(prompt), 60, tenant="bounded")
+    beyond = h.new(pack(prompt * 2), 60, tenant="bounded", open_ended=True)
+    others = h.new(pack(prompt), 60, tenant="free")
+    for new in (cut, ended, beyond, others):
+        assert h.submit(new) == ""
+    h.step()
+    h.step()
+    h.set_tenant("bounded", quota=Quota(limit=4))
+    assert h.finished == {ended.request: "quota", beyond.request: "quota"}
+    h.drain()
+    assert h.finished[cut.request] == h.finished[others.request] == "length"
+    assert (len(h.output[cut.request]), len(h.output[others.request])) == (2 * size + 1, 60)
 
 
 def test_tenants_have_queues_of_their_own() -> None:

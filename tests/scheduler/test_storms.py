@@ -1,6 +1,7 @@
 """Storms of requests, cancels, failures and preemptions: every answer is that of a lone run, nothing is left over."""
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -70,6 +71,7 @@ class Storm(RuleBasedStateMachine):
         queue_seconds=st.sampled_from([0.0, 0.0, 0.03]),
         seconds=st.sampled_from([0.0, 0.0, 0.05]),
         sampling=st.sampled_from([Sampling(), Sampling(), Sampling(prompt_logprobs=0), Sampling(presence_penalty=1.0)]),
+        open_ended=st.booleans(),
     )
     def ask(
         self,
@@ -82,9 +84,11 @@ class Storm(RuleBasedStateMachine):
         queue_seconds: float,
         seconds: float,
         sampling: Sampling,
+        open_ended: bool,
     ) -> None:
         prompt = pack(self._system(system, length) + question)
-        self._submit(prompt, max_tokens, stop, tenant, queue_seconds=queue_seconds, seconds=seconds, sampling=sampling)
+        more: dict[str, Any] = {"queue_seconds": queue_seconds, "seconds": seconds, "sampling": sampling}
+        self._submit(prompt, max_tokens, stop, tenant, open_ended=open_ended, **more)
 
     @precondition(lambda self: self.house.output)
     @rule(data=st.data(), more=st.lists(st.integers(0, 1), max_size=3), max_tokens=st.integers(1, 8), tenant=TENANTS)
@@ -95,11 +99,7 @@ class Storm(RuleBasedStateMachine):
 
     @rule(tenant=TENANTS, weight=st.sampled_from([0.5, 1.0, 4.0]), limit=st.sampled_from([0, 0, 6, 12, 20]))
     def set_tenant(self, tenant: str, weight: float, limit: int) -> None:
-        """A quota below what an open request needs is the operator's mistake, and would stop it for ever."""
-        page_size = self.house.settings.page_size
-        needs = [r.limit for r in self.house.scheduler.requests.values() if r.tenant.name == tenant]
-        if limit == 0 or limit * page_size >= max(needs, default=0):
-            self.house.scheduler.set_tenant(tenant, weight, Quota(limit))
+        self.house.set_tenant(tenant, weight, Quota(limit))
 
     @rule(system=st.integers(0, 2), length=st.integers(1, 14), pin=st.sampled_from(["", "soft", "hard"]))
     def publish(self, system: int, length: int, pin: str) -> None:
@@ -107,7 +107,7 @@ class Storm(RuleBasedStateMachine):
         if name in self.published:
             return
         try:
-            self.house.scheduler.publish_prompt(name, prompt, self.house.now, pin)
+            self.house.publish(name, prompt, pin)
             self.published[name] = prompt
         except PinError:
             pass
@@ -176,7 +176,7 @@ class Storm(RuleBasedStateMachine):
             return
         self.house.drain()
         for tenant in ("", "b", "c"):
-            self.house.scheduler.set_tenant(tenant)
+            self.house.set_tenant(tenant)
         for name, prompt in self.published.items():
             self.house.scheduler.withdraw_prompt(name, prompt)
         self.house.check_empty()
@@ -184,10 +184,10 @@ class Storm(RuleBasedStateMachine):
     def _system(self, system: int, length: int) -> list[int]:
         return [(system + 1) * (at + 1) % 3 for at in range(length)]
 
-    def _submit(self, prompt: bytes, max_tokens: int, stop: frozenset[int], tenant: str, **more: float) -> None:
+    def _submit(self, prompt: bytes, max_tokens: int, stop: frozenset[int], tenant: str, **more: Any) -> None:
         house = self.house
         tokens = len(prompt) // 4
-        needed = -(-(tokens + max_tokens - 1) // house.settings.page_size)
+        needed = -(-(tokens + (1 if more.get("open_ended") else max_tokens) - 1) // house.settings.page_size)
         code = house.submit(house.new(prompt, max_tokens, stop, tenant, **more))
         pages = house.settings.pages - house.cache.stats().pinned_hard
         if tokens + max_tokens > house.settings.max_context or needed > pages:

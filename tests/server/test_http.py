@@ -84,8 +84,11 @@ async def test_a_whole_answer(client: httpx.AsyncClient, house: House) -> None:
     sampling = house.engine.submitted[0].sampling
     assert (sampling.top_k, sampling.top_p, sampling.temperature) == (5, 0.5, 1.0)
     assert house.engine.submitted[0].max_tokens == 90
+    assert not house.engine.submitted[0].open_ended, "a limit that was asked for is kept or refused"
     await house.until_idle()
     assert len(house.engine.cancelled) == 1
+    await client.post(CHAT, json=ask())
+    assert house.engine.submitted[1].open_ended
 
 
 BAD: list[tuple[object, int, str, str | None]] = [
