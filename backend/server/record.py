@@ -39,7 +39,7 @@ class Record:
     @property
     def exhausted(self) -> bool:
         """Whether there is nothing to take."""
-        return self._cursor >= self.end
+        return self._cursor - self._first >= len(self._entries)
 
     @property
     def waiting_bytes(self) -> int:
@@ -62,7 +62,8 @@ class Record:
         else:
             entries.append(text)
             self.bytes += _DELTA_BYTES + len(text)
-        self._shrink()
+        if self.bytes > self._most_bytes:
+            self._shrink()
 
     def take(self) -> ServerEvent | None:
         """The next event for the reader, with its number; None when there is none.
@@ -78,7 +79,8 @@ class Record:
         event = self._make_delta(entry) if isinstance(entry, str) else entry
         event.sequence_number = self._cursor  # type: ignore[union-attr]
         self._cursor += 1
-        self._given = max(self._given, self._cursor)
+        if self._cursor > self._given:
+            self._given = self._cursor
         if not self._keep:
             self._drop()
         return event

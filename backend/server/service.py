@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -185,24 +186,27 @@ class MeasuredGeneration:
     def listen(self, hear: Hear) -> None:
         """See ``Generation``."""
 
-        def pass_on(event: Started | Output | None) -> None:
-            try:
-                self._measure(event)
-            except Exception:
-                _log.exception("a request could not be measured")
-                event = None
-            hear(event)
-
-        self._generation.listen(pass_on)
+        self._generation.listen(partial(self._pass_on, hear))
 
     def cancel(self) -> None:
         """Free everything at once; idempotent."""
         self._generation.cancel()
         self._end("abort")
 
+    def _pass_on(self, hear: Hear, event: Started | Output | None) -> None:
+        try:
+            self._measure(event)
+        except Exception:
+            _log.exception("a request could not be measured")
+            event = None
+        hear(event)
+
     def _measure(self, event: Started | Output | None) -> None:
         if isinstance(event, Output):
-            self._on_output(event)
+            if event.tokens:
+                self._on_tokens(len(event.tokens))
+            if event.finish:
+                self._end(event.finish)
         elif event is not None:
             self._on_start(event)
         else:
@@ -215,20 +219,16 @@ class MeasuredGeneration:
         self._service.metrics.queue.observe(event.queue_ms / 1000)
         self._service.metrics.prompt.observe(self._prompt_tokens)
 
-    def _on_output(self, event: Output) -> None:
+    def _on_tokens(self, count: int) -> None:
         now = self._service.clock()
-        metrics = self._service.metrics
-        if event.tokens:
-            if self._last is None:
-                self._first = now
-                metrics.ttft.observe(now - self._began)
-                self._measure_prefill(now)
-            else:
-                metrics.itl.observe((now - self._last) / len(event.tokens))
-            self._last = now
-            self._count += len(event.tokens)
-        if event.finish:
-            self._end(event.finish)
+        if self._last is None:
+            self._first = now
+            self._service.metrics.ttft.observe(now - self._began)
+            self._measure_prefill(now)
+        else:
+            self._service.metrics.itl.observe((now - self._last) / count)
+        self._last = now
+        self._count += count
 
     def _measure_prefill(self, now: float) -> None:
         if self._started is not None:

@@ -32,17 +32,18 @@ class SayEverything:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        write = scope["extensions"][WRITE]
-        early = write(b"too early", False)
+        writer = scope["extensions"][WRITE]
+        write_text, write_binary = writer(binary=False), writer(binary=True)
+        early = write_text(b"too early")
         await send({"type": "websocket.accept"})
         taken = True
         for size in SIZES:
             text = "é" * (size // 2) + "x" * (size % 2)
             await send({"type": "websocket.send", "text": text})
             await send({"type": "websocket.send", "bytes": b"\0" * size})
-            taken = taken and write(text.encode(), False) and write(b"\1" * size, True)
+            taken = taken and write_text(text.encode()) and write_binary(b"\1" * size)
         await send({"type": "websocket.close", "code": 1000})
-        self.written = (early, taken, write(b"late", False))
+        self.written = (early, taken, write_text(b"late"))
         try:
             await send({"type": "websocket.send", "text": "late"})
         except RuntimeError as error:
