@@ -117,7 +117,7 @@ async def serve(rate: float) -> None:
     service = ChatService(engine, folder, "stub", None, limits)
     with tempfile.TemporaryDirectory() as no_page:
         app = create_app(service, Path(no_page))
-    config = uvicorn_config(app, "127.0.0.1", 0, log_level="warning")
+    config = uvicorn_config(app, "127.0.0.1", 0, log_level="critical")
     listener = _listener()
     bound_send_buffers(listener)
     server = uvicorn.Server(config)
