@@ -21,6 +21,8 @@ _DELTA_BYTES = 64
 class Record:
     """``make_delta``: the event for a text. ``keep``: whether what was taken stays, up to ``most_bytes``."""
 
+    __slots__ = ("_cursor", "_entries", "_first", "_given", "_keep", "_make_delta", "_most_bytes", "bytes")
+
     def __init__(self, make_delta: Callable[[str], TextDelta], *, keep: bool, most_bytes: int) -> None:
         self.bytes = 0
         self._make_delta = make_delta

@@ -13,6 +13,25 @@ from backend.text.stop import StopStrings
 class Reply:
     """``finish``: empty while the answer goes on, then ``stop``, ``length``, ``deadline`` or ``cancelled``."""
 
+    __slots__ = (
+        "_began",
+        "_decoded",
+        "_first",
+        "_last",
+        "_pieces",
+        "_queue_ms",
+        "_shown",
+        "_stops",
+        "_stream",
+        "_withheld",
+        "cached",
+        "finish",
+        "logprobs",
+        "prompt_logprobs",
+        "prompt_tokens",
+        "tokens",
+    )
+
     def __init__(
         self, prompt_tokens: int, stream: TextStream | LibraryStream, stops: StopStrings, began: float
     ) -> None:

@@ -58,6 +58,24 @@ class Session:
     ``act`` carries out effects; ``backlog`` says how much of what was sent still waits.
     """
 
+    __slots__ = (
+        "_act",
+        "_backlog",
+        "_closed",
+        "_codec",
+        "_extensions",
+        "_finished",
+        "_heard",
+        "_lanes",
+        "_limits",
+        "_malformed",
+        "_opened",
+        "_responses",
+        "_spoke",
+        "_watching",
+        "identity",
+    )
+
     def __init__(
         self,
         responses: Responses,

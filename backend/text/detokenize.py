@@ -44,6 +44,8 @@ class Detokenizer:
 class TextStream:
     """Decoder over a table of the bytes of each token."""
 
+    __slots__ = ("_rest", "_strip", "_table")
+
     def __init__(self, table: list[bytes], strip_first_space: bool) -> None:
         self._table = table
         self._strip = strip_first_space
