@@ -1,7 +1,8 @@
 """Whether one who stops reading is felt by others: ``python -m benchmarks.slow_reader``.
 
 Eight streams alone, then eight beside one that asked for the same and reads nothing until they have ended: the gaps
-between their frames, and the server's memory (which keeps what the eight got for a while, for who comes back). Then the slow one reads: it gets all, in fewer and longer deltas.
+between their frames, and the server's memory (it keeps for a while what the eight got, for who comes back). Then the
+slow one reads: it gets all, in fewer and longer deltas.
 """
 
 import argparse
