@@ -17,21 +17,18 @@ class EventStream:
 
     def __init__(self) -> None:
         self._events: asyncio.Queue[Started | Output | None] = asyncio.Queue()
-        self._hear: Hear = self._events.put_nowait
-
-    def push(self, event: Started | Output | None) -> None:
-        """The next event; ``None``: no other comes."""
-        self._hear(event)
+        self.push: Hear = self._events.put_nowait
+        """Call it with the next event; ``None``: no other comes."""
 
     def listen(self, hear: Hear) -> None:
         """Call ``hear``, which must not raise, with what has come and with each event that comes."""
-        self._hear = hear
+        self.push = hear
         while not self._events.empty():
             hear(self._events.get_nowait())
 
     def close(self) -> None:
         """Nothing is heard any more; an iteration ends."""
-        self._hear = _ignore
+        self.push = _ignore
         self._events.put_nowait(None)
 
     async def __aiter__(self) -> AsyncIterator[Started | Output]:

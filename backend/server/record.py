@@ -21,6 +21,8 @@ _DELTA_BYTES = 64
 class Record:
     """``make_delta``: the event for a text. ``keep``: whether what was taken stays, up to ``most_bytes``."""
 
+    __slots__ = ("_cursor", "_entries", "_first", "_given", "_keep", "_make_delta", "_most_bytes", "bytes")
+
     def __init__(self, make_delta: Callable[[str], TextDelta], *, keep: bool, most_bytes: int) -> None:
         self.bytes = 0
         self._make_delta = make_delta
@@ -39,7 +41,7 @@ class Record:
     @property
     def exhausted(self) -> bool:
         """Whether there is nothing to take."""
-        return self._cursor >= self.end
+        return self._cursor - self._first >= len(self._entries)
 
     @property
     def waiting_bytes(self) -> int:
@@ -62,7 +64,8 @@ class Record:
         else:
             entries.append(text)
             self.bytes += _DELTA_BYTES + len(text)
-        self._shrink()
+        if self.bytes > self._most_bytes:
+            self._shrink()
 
     def take(self) -> ServerEvent | None:
         """The next event for the reader, with its number; None when there is none.
@@ -78,7 +81,8 @@ class Record:
         event = self._make_delta(entry) if isinstance(entry, str) else entry
         event.sequence_number = self._cursor  # type: ignore[union-attr]
         self._cursor += 1
-        self._given = max(self._given, self._cursor)
+        if self._cursor > self._given:
+            self._given = self._cursor
         if not self._keep:
             self._drop()
         return event

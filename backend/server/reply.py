@@ -13,6 +13,25 @@ from backend.text.stop import StopStrings
 class Reply:
     """``finish``: empty while the answer goes on, then ``stop``, ``length``, ``deadline`` or ``cancelled``."""
 
+    __slots__ = (
+        "_began",
+        "_decoded",
+        "_first",
+        "_last",
+        "_pieces",
+        "_queue_ms",
+        "_shown",
+        "_stops",
+        "_stream",
+        "_withheld",
+        "cached",
+        "finish",
+        "logprobs",
+        "prompt_logprobs",
+        "prompt_tokens",
+        "tokens",
+    )
+
     def __init__(
         self, prompt_tokens: int, stream: TextStream | LibraryStream, stops: StopStrings, began: float
     ) -> None:
@@ -57,8 +76,11 @@ class Reply:
             self._first = now if self._first is None else self._first
             self._last = now
             self.tokens += event.tokens
-        shown = self._stops.push(self._decode(event))
-        if self.cut:
+            if event.prompt_logprobs:
+                self.prompt_logprobs = event.prompt_logprobs
+        decoded = self._decode_scored(event) if event.logprobs else self._stream.push(event.tokens)
+        shown = self._stops.push(decoded)
+        if self._stops.matched is not None:
             self.finish = "stop"
         elif event.finish:
             self.finish = event.finish
@@ -90,12 +112,8 @@ class Reply:
         speed = 1000 * more / decode if decode and more > 0 else None
         return Timing(*(None if value is None else round(value, 3) for value in (queue, prefill, ttft, decode, speed)))
 
-    def _decode(self, event: Output) -> str:
+    def _decode_scored(self, event: Output) -> str:
         """The text that is certain now. Tokens with log-probabilities go one by one: each begins at a character."""
-        if event.prompt_logprobs:
-            self.prompt_logprobs = event.prompt_logprobs
-        if not event.logprobs:
-            return self._stream.push(event.tokens)
         pieces = []
         for token, logprobs in zip(event.tokens, event.logprobs, strict=True):
             self._withheld.append(ShownToken(token, logprobs, self._decoded))

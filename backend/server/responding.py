@@ -46,6 +46,32 @@ class Responding:
     events for whoever comes back; ``warms``: compute the prompt only; ``stores``: save the turn before the end is told.
     """
 
+    __slots__ = (
+        "_act",
+        "_base",
+        "_began",
+        "_ending",
+        "_messages",
+        "_model",
+        "_prompt",
+        "_reply",
+        "_stores",
+        "_stream",
+        "_warms",
+        "error",
+        "extensions",
+        "follower",
+        "identity",
+        "key",
+        "lane",
+        "options",
+        "over",
+        "past",
+        "record",
+        "response",
+        "tenant",
+    )
+
     def __init__(
         self,
         key: int,
@@ -96,11 +122,6 @@ class Responding:
         turn = self.past.conversation if self.past is not None else None
         return 2048 + self.record.bytes + (0 if turn is None else 4 * len(turn.ids))
 
-    @property
-    def active(self) -> bool:
-        """Whether the engine has something of it."""
-        return self._prompt is not None and not self.over and self._ending is None
-
     def continues(self, base: Past | None, messages: tuple[Message, ...]) -> None:
         """What a response that only warms leaves for the next turn: all as it was, and its own messages."""
         self._base, self._messages = base, messages
@@ -117,7 +138,7 @@ class Responding:
     def engine_event(self, event: Started | Output, now: float) -> None:
         """What the engine says. Nothing that comes after the end is heard."""
         prompt, reply = self._prompt, self._reply
-        if prompt is None or reply is None or not self.active:
+        if prompt is None or reply is None or self.over or self._ending is not None:
             return
         if isinstance(event, Started):
             reply.started(event)

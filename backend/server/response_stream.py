@@ -56,6 +56,8 @@ class _Place(_Address):
 class ResponseStream:
     """Keeps to: queued or not, created, started, deltas, then exactly one end. ``stored``: whether it was kept."""
 
+    __slots__ = ("_asked", "_begun", "_created_at", "_item_id", "_model", "_sampling", "_stream_id", "id", "stored")
+
     def __init__(self, response_id: str, item_id: str, created_at: int, model: str, asked: ResponseCreate) -> None:
         self.id = response_id
         self._item_id = item_id

@@ -151,6 +151,24 @@ class ChatService:
 class MeasuredGeneration:
     """A ``Generation`` that is watched as it passes: queue time, TTFT, gaps, counts."""
 
+    __slots__ = (
+        "_began",
+        "_count",
+        "_first",
+        "_generation",
+        "_handed",
+        "_hear",
+        "_last",
+        "_meter",
+        "_open",
+        "_prompt_tokens",
+        "_service",
+        "_started",
+        "_submit",
+        "_trace",
+    )
+    _hear: Hear  # once somebody listens
+
     def __init__(
         self,
         service: ChatService,
@@ -184,29 +202,38 @@ class MeasuredGeneration:
 
     def listen(self, hear: Hear) -> None:
         """See ``Generation``."""
-
-        def pass_on(event: Started | Output | None) -> None:
-            try:
-                self._measure(event)
-            except Exception:
-                _log.exception("a request could not be measured")
-                event = None
-            hear(event)
-
-        self._generation.listen(pass_on)
+        self._hear = hear
+        self._generation.listen(self._pass_on)
 
     def cancel(self) -> None:
         """Free everything at once; idempotent."""
         self._generation.cancel()
         self._end("abort")
 
+    def _pass_on(self, event: Started | Output | None) -> None:
+        try:
+            self._measure(event)
+        except Exception:
+            _log.exception("a request could not be measured")
+            event = None
+        self._hear(event)
+
     def _measure(self, event: Started | Output | None) -> None:
-        if isinstance(event, Output):
-            self._on_output(event)
-        elif event is not None:
+        if event is None:
+            self._end("abort")
+        elif isinstance(event, Started):
             self._on_start(event)
         else:
-            self._end("abort")
+            if event.tokens:
+                now = self._service.clock()
+                if self._last is None:
+                    self._on_first(now)
+                else:
+                    self._service.metrics.itl.observe((now - self._last) / len(event.tokens))
+                self._last = now
+                self._count += len(event.tokens)
+            if event.finish:
+                self._end(event.finish)
 
     def _on_start(self, event: Started) -> None:
         self._started = event
@@ -215,22 +242,9 @@ class MeasuredGeneration:
         self._service.metrics.queue.observe(event.queue_ms / 1000)
         self._service.metrics.prompt.observe(self._prompt_tokens)
 
-    def _on_output(self, event: Output) -> None:
-        now = self._service.clock()
-        metrics = self._service.metrics
-        if event.tokens:
-            if self._last is None:
-                self._first = now
-                metrics.ttft.observe(now - self._began)
-                self._measure_prefill(now)
-            else:
-                metrics.itl.observe((now - self._last) / len(event.tokens))
-            self._last = now
-            self._count += len(event.tokens)
-        if event.finish:
-            self._end(event.finish)
-
-    def _measure_prefill(self, now: float) -> None:
+    def _on_first(self, now: float) -> None:
+        self._first = now
+        self._service.metrics.ttft.observe(now - self._began)
         if self._started is not None:
             computed = self._prompt_tokens - self._started.cached
             self._service.model.prefill_rate.add(computed, 1000 * (now - self._began) - self._started.queue_ms)

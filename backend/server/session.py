@@ -10,6 +10,7 @@ taken grows there, deltas joined into one. When both together are more than the 
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Protocol
 
 from msgspec import UNSET
 
@@ -45,18 +46,42 @@ _SLOW_CLOSE, _MALFORMED_CLOSE, _SILENT_CLOSE, _OLD_CLOSE, _DRAIN_CLOSE = 4490, 4
 _OVERTIME_SECONDS = 120.0  # a socket that is too old and still answers gets no more than this
 
 
+class Backlog(Protocol):
+    """What waits to be sent on the socket."""
+
+    bytes: int
+
+
 class Session:
     """State of one socket. ``extensions``: send ``x.*`` events that nobody asked for, keep responses for a resume.
 
-    ``backlog``: bytes that wait to be sent.
+    ``act`` carries out effects; ``backlog`` says how much of what was sent still waits.
     """
+
+    __slots__ = (
+        "_act",
+        "_backlog",
+        "_closed",
+        "_codec",
+        "_extensions",
+        "_finished",
+        "_heard",
+        "_lanes",
+        "_limits",
+        "_malformed",
+        "_opened",
+        "_responses",
+        "_spoke",
+        "_watching",
+        "identity",
+    )
 
     def __init__(
         self,
         responses: Responses,
         act: Callable[[SocketEffect], None],
         *,
-        backlog: Callable[[], int] = lambda: 0,
+        backlog: Backlog,
         identity: Identity = LOCAL,
         extensions: bool = False,
         codec: Codec = JSON,
@@ -120,7 +145,7 @@ class Session:
         """Something was sent: there may be room again."""
         if not self._closed:
             for response in list(self._lanes.values()):
-                self._take(response)
+                self.news(response)
 
     def live(self, event: LiveEvent) -> None:
         """Figures for a topic that is watched; dropped when the client reads slowly."""
@@ -157,21 +182,9 @@ class Session:
 
     def news(self, response: Responding) -> None:
         """There is something to take."""
-        self._take(response)
-
-    def refused(self, response: Responding, error: BanyanError) -> None:
-        """It could not begin."""
-        self._lanes.pop(response.id, None)
-        self._refuse(error, UNSET if response.lane is None else response.lane)
-
-    def lost(self, response: Responding) -> None:
-        """Another socket reads it from now on."""
-        self._lanes.pop(response.id, None)
-
-    def _take(self, response: Responding) -> None:
         half, record = self._limits.send_queue_bytes // 2, response.record
         try:
-            while self._backlog() < half and not self._closed:
+            while self._backlog.bytes < half and not self._closed:
                 if (event := record.take()) is None:
                     return
                 if isinstance(event, _ENDS):
@@ -183,8 +196,17 @@ class Session:
             self._close(_SLOW_CLOSE, "the client reads too slowly")
             return
         waiting = sum(lane.record.waiting_bytes for lane in self._lanes.values())
-        if self._backlog() + waiting > self._limits.send_queue_bytes:
+        if self._backlog.bytes + waiting > self._limits.send_queue_bytes:
             self._close(_SLOW_CLOSE, "the client reads too slowly")
+
+    def refused(self, response: Responding, error: BanyanError) -> None:
+        """It could not begin."""
+        self._lanes.pop(response.id, None)
+        self._refuse(error, UNSET if response.lane is None else response.lane)
+
+    def lost(self, response: Responding) -> None:
+        """Another socket reads it from now on."""
+        self._lanes.pop(response.id, None)
 
     def _ended(self, response: Responding) -> None:
         self._lanes.pop(response.id, None)
@@ -195,7 +217,7 @@ class Session:
                 self._finished.popitem(last=False)
 
     def _has_room(self) -> bool:
-        return self._backlog() < self._limits.send_queue_bytes // 2
+        return self._backlog.bytes < self._limits.send_queue_bytes // 2
 
     # ---- client events ---------------------------------------------------------------------------
 
@@ -244,7 +266,7 @@ class Session:
             self._check_lane(found.lane)
         response = self._responses.resume(self.identity, event.response_id, event.after, self)
         self._follow(response)
-        self._take(response)
+        self.news(response)
         if response.over and response.record.exhausted:  # its end was seen before: nothing of it will come
             self._lanes.pop(response.id, None)
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -27,7 +26,7 @@ from backend.server.live import LiveFeed
 from backend.server.outbox import Outbox
 from backend.server.session import Session
 from backend.server.sockets import OpenSockets
-from backend.server.websocket_frames import WRITE, Write
+from backend.server.websocket_frames import WRITE, Writer
 
 _CLOSE_SECONDS = 1.0
 
@@ -89,20 +88,19 @@ class _Shell:
         self._conductor = conductor
         self._feed = feed
         self._codec = codec
+        self._outbox = Outbox(
+            writer(binary=codec.binary) if (writer := _writer(websocket.scope)) else _never,
+            self._send_binary if codec.binary else self._send_text,
+            self._relieved,
+            conductor.responses.model.limits.send_queue_bytes // 2,
+        )
         self._session = Session(
             conductor.responses,
             self._act,
-            backlog=lambda: self._outbox.bytes,
+            backlog=self._outbox,
             identity=self.identity,
             extensions=extensions,
             codec=codec,
-        )
-        relief_bytes = conductor.responses.model.limits.send_queue_bytes // 2
-        self._outbox = Outbox(
-            partial(write, binary=codec.binary) if (write := _writer(websocket.scope)) else _never,
-            self._send_binary if codec.binary else self._send_text,
-            self._session.relieved,
-            relief_bytes,
         )
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -150,9 +148,10 @@ class _Shell:
                 self._act(Send(Error(500, body_of(unexpected()))))
 
     def _act(self, effect: SocketEffect) -> None:
+        if isinstance(effect, Send):  # before all else: it is what there is most of
+            self._outbox.put(self._codec.encode(effect.event))
+            return
         match effect:
-            case Send(event):
-                self._outbox.put(self._codec.encode(event))
             case Close() if self._closing is None:
                 self._closing = asyncio.create_task(self._close(effect))
             case Watch(topic, hz):
@@ -162,6 +161,9 @@ class _Shell:
                 if hz:
                     watch = self._feed.watch(topic, self.identity, hz, self._session.live)
                     self._watches[topic] = asyncio.create_task(watch)
+
+    def _relieved(self) -> None:
+        self._session.relieved()
 
     def _send_text(self, message: bytes) -> Coroutine[Any, Any, None]:
         return self._send_raw({"type": "websocket.send", "text": message.decode()})  # type: ignore[return-value]
@@ -180,7 +182,7 @@ class _Shell:
             self._task.cancel()
 
 
-def _writer(scope: Scope) -> Write | None:
+def _writer(scope: Scope) -> Writer | None:
     """The server's short way, if it has one."""
     return scope.get("extensions", {}).get(WRITE)  # type: ignore[no-any-return]
 

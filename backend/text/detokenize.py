@@ -44,15 +44,17 @@ class Detokenizer:
 class TextStream:
     """Decoder over a table of the bytes of each token."""
 
+    __slots__ = ("_rest", "_strip", "_table")
+
     def __init__(self, table: list[bytes], strip_first_space: bool) -> None:
         self._table = table
         self._strip = strip_first_space
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = b""
 
     @property
     def pending(self) -> bool:
         """Whether the last token ended within a character."""
-        return bool(self._decoder.getstate()[0])
+        return bool(self._rest)
 
     def push(self, tokens: Iterable[int]) -> str:
         """The text that is certain now. Ids outside of the vocabulary have no text."""
@@ -62,7 +64,10 @@ class TextStream:
         if self._strip and data:
             self._strip = False
             data = data.removeprefix(b" ")
-        return self._decoder.decode(data)
+        data = self._rest + data
+        text, used = codecs.utf_8_decode(data, "replace", False)
+        self._rest = data[used:]
+        return text
 
 
 class LibraryStream:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 class StopStrings:
     """One answer's watch for its stop strings (empty strings are not allowed)."""
 
+    __slots__ = ("_held", "_stops", "matched")
+
     def __init__(self, stops: Sequence[str]) -> None:
         if not all(stops):
             raise ValueError("a stop string must not be empty")

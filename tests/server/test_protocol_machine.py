@@ -8,6 +8,7 @@ another tenant, and nothing left in the engine when everybody is gone.
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -36,11 +37,11 @@ class Wire:
     def __init__(self, responses: Responses, tenant: str, extensions: bool, now: float) -> None:
         self.tenant = tenant
         self.sent: list[Event] = []
-        self.backlog = 0
+        self.backlog = SimpleNamespace(bytes=0)
         self.closed: Close | None = None
         self.sent_while_full: list[Event] = []
         self.session = Session(
-            responses, self.act, backlog=lambda: self.backlog, identity=Identity(tenant), extensions=extensions
+            responses, self.act, backlog=self.backlog, identity=Identity(tenant), extensions=extensions
         )
         self.session.opened(now)
 
@@ -52,7 +53,7 @@ class Wire:
                 (event["of"],) = (lane.id for lane in lanes if lane.lane == event.get("stream_id"))
             assert self.closed is None, "something was sent after the socket was closed"
             self.sent.append(event)
-            if self.backlog >= FULL and "sequence_number" in event:
+            if self.backlog.bytes >= FULL and "sequence_number" in event:
                 self.sent_while_full.append(event)
         elif isinstance(effect, Close):
             self.closed = effect
@@ -156,12 +157,12 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(wire=st.integers(0, 5))
     def stall(self, wire: int) -> None:
-        self.wire(wire).backlog = FULL
+        self.wire(wire).backlog.bytes = FULL
 
     @rule(wire=st.integers(0, 5))
     def relieve(self, wire: int) -> None:
         chosen = self.wire(wire)
-        chosen.backlog = 0
+        chosen.backlog.bytes = 0
         chosen.session.relieved()
 
     @rule(seconds=st.sampled_from([1.0, 20.0, 95.0, 700.0]))

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -37,7 +38,7 @@ class Desk:
     def __init__(self, house: House, *, extensions: bool = True, later: bool = False) -> None:
         self.house = house
         ids = itertools.count()
-        self.backlog = 0
+        self.backlog = SimpleNamespace(bytes=0)
         self.position = 0
         self.store = MemoryStore()
         self.responses = Responses(
@@ -65,7 +66,7 @@ class Desk:
         return Session(
             self.responses,
             self.act,
-            backlog=lambda: self.backlog,
+            backlog=self.backlog,
             identity=identity,
             extensions=extensions,
             codec=codec,

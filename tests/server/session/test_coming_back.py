@@ -125,10 +125,10 @@ def test_what_is_kept_of_all_is_bounded(folder: Path, tokenizer: TextTokenizer) 
 
 def test_above_half_of_the_budget_deltas_are_merged_and_numbers_have_no_gaps(desk: Desk) -> None:
     _, request = begun(desk, texts=["A"])
-    desk.backlog = (1 << 19) + 1
+    desk.backlog.bytes = (1 << 19) + 1
     for text in (" croissant", " costs", " three"):
         assert desk.engine(request, Output(request, desk.ids(text))) == []
-    desk.backlog = 0
+    desk.backlog.bytes = 0
     (merged,) = desk.sends(desk.session.relieved)
     assert merged["delta"] == " croissant costs three"
     desk.engine(request, Output(request, desk.ids(" euros")))
@@ -138,12 +138,12 @@ def test_above_half_of_the_budget_deltas_are_merged_and_numbers_have_no_gaps(des
 
 def test_above_all_of_it_the_socket_closes_and_the_answer_goes_on(desk: Desk) -> None:
     response, request = begun(desk, texts=["A"])
-    desk.backlog = (1 << 20) - 100
+    desk.backlog.bytes = (1 << 20) - 100
     for _ in range(200):
         desk.engine(request, Output(request, desk.ids("A")))
     assert desk.closed is not None and desk.closed.code == 4490
     desk.close()
-    desk.backlog = 0
+    desk.backlog.bytes = 0
     desk.engine(request, Output(request, [desk.end_token], "stop"))
     assert desk.abandoned == []
     other = desk.socket()

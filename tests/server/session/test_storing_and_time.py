@@ -122,7 +122,7 @@ def test_subscriptions(desk: Desk) -> None:
     desk.say({"type": "x.subscribe", "topics": ["stats", "batch"], "max_hz": 5})
     assert desk.watches == [Watch("stats", 5.0), Watch("batch", 5.0)]
     assert names(desk.sends(lambda: desk.session.live(Batch([])))) == ["x.batch"]
-    desk.backlog = 1 << 19
+    desk.backlog.bytes = 1 << 19
     assert desk.sends(lambda: desk.session.live(Batch([]))) == []
     desk.say({"type": "x.unsubscribe", "topics": ["stats", "tree"]})
     desk.close()
