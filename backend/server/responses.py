@@ -55,6 +55,7 @@ class Responses:
         self.model = model
         self.store = store
         self.draining = False
+        self.refused: Callable[[Identity, BanyanError, float], None] = lambda identity, error, began: None
         self._act = act
         self._new_request = new_request
         self._new_id = new_id
@@ -188,6 +189,7 @@ class Responses:
             del self._open[key], self._by_id[response.id]
             self._orphans.pop(response.id, None)
             response.over = True
+            self.refused(response.identity, error, now)
             if response.follower is not None:
                 response.follower.refused(response, error)
             return

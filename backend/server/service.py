@@ -16,6 +16,7 @@ from backend.engine.messages import Output, Started, Submit, TokenCounts, classi
 from backend.errors import BanyanError, EngineError
 from backend.server.chat_model import ChatModel
 from backend.server.gate import Meter
+from backend.server.identity import Identity
 from backend.server.limits import Limits
 from backend.server.metrics import Metrics
 from backend.server.prompts import PromptRegistry
@@ -96,13 +97,11 @@ class ChatService:
 
         Raises ``EngineError`` when the engine is gone, ``BanyanError`` (``server_overloaded``) when too many are open.
         """
-        if self.draining:
-            raise BanyanError("the server is going down", code="server_draining", status=503)
-        if self._open >= self.limits.open_requests:
-            raise BanyanError("too many requests are open; try again soon", code="server_overloaded", status=503)
-        if not self.engine.alive:
-            raise EngineError("the engine is gone", status=503)
-        meter = self.tenancy.gate.begin(submit.request)
+        try:
+            meter = self._admit(submit)
+        except BanyanError as error:
+            self.tracing.refused(error, began, submit.tenant, operation)
+            raise
         try:
             generation = self.engine.generate(submit)
         except BaseException:
@@ -111,6 +110,19 @@ class ChatService:
         self._open += 1
         trace = self.tracing.begin(submit, self.model.name, operation)
         return MeasuredGeneration(self, generation, meter, submit, began, trace)
+
+    def refused(self, identity: Identity, error: BanyanError, began: float) -> None:
+        """A socket was told that a response cannot be had, before the engine was asked."""
+        self.tracing.refused(error, began, identity.tenant, "chat")
+
+    def _admit(self, submit: Submit) -> Meter:
+        if self.draining:
+            raise BanyanError("the server is going down", code="server_draining", status=503)
+        if self._open >= self.limits.open_requests:
+            raise BanyanError("too many requests are open; try again soon", code="server_overloaded", status=503)
+        if not self.engine.alive:
+            raise EngineError("the engine is gone", status=503)
+        return self.tenancy.gate.begin(submit.request)
 
     def queue_position(self) -> int:
         """How many requests go before one handed in now, itself counted, by the last step; 0 when it would run."""

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from starlette.types import ASGIApp
 
 from backend.engine.messages import Submit
-from backend.errors import StartError
+from backend.errors import BanyanError, StartError
 
 SWITCHES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER")
 
@@ -47,6 +47,10 @@ class Tracing(Protocol):
         """A request is handed to the engine. ``operation``: ``chat`` or ``text_completion``."""
         ...
 
+    def refused(self, error: BanyanError, began: float, tenant: str, operation: str) -> None:
+        """A request that came at ``began`` does not reach the engine."""
+        ...
+
     def close(self) -> None:
         """Send what waits; may block for some seconds."""
         ...
@@ -64,6 +68,9 @@ class NoTracing:
         return self
 
     def ended(self, measured: Measured) -> None:
+        """Nothing."""
+
+    def refused(self, error: BanyanError, began: float, tenant: str, operation: str) -> None:
         """Nothing."""
 
     def close(self) -> None:
