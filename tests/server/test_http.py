@@ -10,7 +10,6 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
-from websockets.asyncio.client import connect
 
 from backend.engine.messages import Load, Output, TokenCounts
 from backend.server.app import create_app

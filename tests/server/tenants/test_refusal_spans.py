@@ -81,6 +81,10 @@ async def test_what_the_engine_s_door_refuses_is_one(walled: Walled, exporter: I
     refused = await walled.ask("a")
     assert refused.status_code == 503
     assert only(exporter, status=503, tenant="a").status.status_code == StatusCode.ERROR
+    async with walled.connected("a") as socket:
+        await socket.send(json.dumps({"type": "response.create", "input": "Hi"}))
+        await events_until(socket, "response.failed")
+        only(exporter, status=503, tenant="a")
 
 
 async def test_each_refusal_on_a_socket_is_one(walled: Walled, exporter: InMemorySpanExporter) -> None:
