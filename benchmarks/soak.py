@@ -32,7 +32,13 @@ from backend.tenants.tenant_store import TenantStore
 _EVERY_SECONDS = 10.0
 _QUIET_SECONDS = 110.0  # ended responses are kept for 90 s
 _GROWTH_MIB = 4.0  # of the median of the last third over that of the first after the warm-up: less is the allocator's
-_SAID_AT_THE_START = ("Banyan is ready", "  ", "banyan: the system prompt ", "banyan: system prompts ")
+_SAID_AT_THE_START = (
+    "Banyan is ready",
+    "  ",
+    "banyan: the system prompt ",
+    "banyan: system prompts ",
+    "banyan: weights: ",
+)
 _SHOPS = 40  # their prompts are more than the cache holds
 _SYSTEM = "You are the assistant of shop {0}.\n" + "\n".join(f"Item {n} costs {n + 3} euros." for n in range(40))
 

@@ -79,9 +79,7 @@ class HttpInTime(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._deadline = None
-        if self.transport.get_protocol() is not self:  # a socket has it now
-            return
-        if self.pipeline:  # read only when those before are answered: no fault of the client
+        if self.pipeline:  # those before are to be answered first
             self._await(self.body_seconds)
         elif self._in_body and not self.cycle.response_started:
             self._end(f"the body did not come within {self.body_seconds:g} s", "request_timeout", 408)

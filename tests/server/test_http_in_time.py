@@ -94,3 +94,11 @@ async def test_a_body_in_two_parts_and_a_long_answer_take_their_time(house: Hous
     line = await asyncio.wait_for(reader.readline(), 10)
     writer.close()
     assert line.startswith(b"HTTP/1.1 200")
+
+
+async def test_a_late_second_body_does_not_end_the_first_answer(house: House) -> None:
+    """Of requests that are sent one behind the other each is answered in its turn."""
+    house.engine.prefill_seconds = 1.0
+    body = json.dumps({"model": "small", "messages": [{"role": "user", "content": "Hi"}]})
+    said = await answer(house, HEAD.replace("900", str(len(body))) + body + HEAD)
+    assert said.startswith("HTTP/1.1 200") and 0 < said.find('"finish_reason"') < said.find("HTTP/1.1 408")

@@ -1,7 +1,7 @@
 /**
  * What went wrong, in words, with the next step. Knows error codes and close codes; nothing of how they are shown.
  */
-import type { Link } from "./link";
+import { KEY_TOO_NARROW, type Link } from "./link";
 import type { WireError } from "./protocol";
 
 export interface Problem {
@@ -111,6 +111,12 @@ export const keyRefused: Problem = {
   retry: false,
 };
 
+export const keyEnded: Problem = {
+  title: "This key is no longer valid",
+  advice: "It was revoked or has expired. Sign in with another one: your conversations are still here.",
+  retry: false,
+};
+
 /** Why the live page stays empty. */
 export function fromLiveRefusal(error: WireError): Problem {
   if (error.code === "insufficient_scope")
@@ -135,6 +141,12 @@ export function fromRefusal(code: number | null): Problem {
   switch (code) {
     case 4401:
       return { title: "The access key is no longer valid", advice: "Sign in with another one.", retry: true };
+    case KEY_TOO_NARROW:
+      return {
+        title: "This key may not chat",
+        advice: "Sign out, then sign in with one that has the scope “chat”. Whoever runs this server hands them out.",
+        retry: true,
+      };
     case 4403:
       return {
         title: "This page may not talk to the server",

@@ -148,7 +148,8 @@ function signIn(state: State, key: string): Next {
 }
 
 function askForKey(state: State): State {
-  return { ...state, signIn: state.key ? "refused" : "needed" };
+  const known = state.tenant === null ? "refused" : "ended";
+  return { ...state, signIn: state.key ? known : "needed" };
 }
 
 const connect = (line: Line): Effect => ({ type: "connect", line });
