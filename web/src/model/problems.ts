@@ -3,6 +3,7 @@
  */
 import { KEY_TOO_NARROW, type Link } from "./link";
 import type { WireError } from "./protocol";
+import type { State } from "./state";
 
 export interface Problem {
   title: string;
@@ -117,6 +118,26 @@ export const keyEnded: Problem = {
   retry: false,
 };
 
+export const keyTooNarrow: Problem = {
+  title: "This key may not chat",
+  advice: "Use one that has the scope “chat”. Whoever runs this server hands them out.",
+  retry: false,
+};
+
+/** Why the page asks for a key, where it is more than that there is none. */
+export function ofSignIn(signIn: State["signIn"]): Problem | null {
+  switch (signIn) {
+    case "refused":
+      return keyRefused;
+    case "ended":
+      return keyEnded;
+    case "narrow":
+      return keyTooNarrow;
+    default:
+      return null;
+  }
+}
+
 /** Why the live page stays empty. */
 export function fromLiveRefusal(error: WireError): Problem {
   if (error.code === "insufficient_scope")
@@ -142,11 +163,7 @@ export function fromRefusal(code: number | null): Problem {
     case 4401:
       return { title: "The access key is no longer valid", advice: "Sign in with another one.", retry: true };
     case KEY_TOO_NARROW:
-      return {
-        title: "This key may not chat",
-        advice: "Sign out, then sign in with one that has the scope “chat”. Whoever runs this server hands them out.",
-        retry: true,
-      };
+      return keyTooNarrow;
     case 4403:
       return {
         title: "This page may not talk to the server",

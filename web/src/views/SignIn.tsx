@@ -1,5 +1,5 @@
 /** Asks for a key where the server wants one. The key stays in this tab. */
-import { keyEnded, keyRefused } from "../model/problems";
+import { ofSignIn } from "../model/problems";
 import type { State } from "../model/state";
 import { Mark } from "./Mark";
 
@@ -9,7 +9,7 @@ interface SignInProps {
 }
 
 export function SignIn({ why, onKey }: SignInProps) {
-  const problem = why === "refused" ? keyRefused : why === "ended" ? keyEnded : null;
+  const problem = ofSignIn(why);
   return (
     <div class="scroll">
       <form
