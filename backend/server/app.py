@@ -38,6 +38,7 @@ from backend.server.sockets import OpenSockets
 from backend.server.static import BUILT_UI, open_paths, web_ui
 from backend.server.stored_turns import DatabaseStore
 from backend.server.tickets import TICKET_SECONDS
+from backend.server.tracing import NoTracing, Refusals
 from backend.server.usage_routes import own_usage
 from backend.version import installed_version
 
@@ -54,7 +55,7 @@ def create_app(
         store = MemoryStore() if tenancy.database is None else DatabaseStore(tenancy.conversations)
     app = Starlette(
         middleware=[
-            Middleware(service.tracing.wrapped),
+            *_told(service),
             *_cross_origin(callers),
             Middleware(
                 Authentication,
@@ -110,6 +111,13 @@ def create_app(
     app.state.feed = LiveFeed(service, conductor)
     app.state.sockets = OpenSockets()
     return app
+
+
+def _told(service: ChatService) -> list[Middleware]:
+    """What tells of requests, where somebody wants to hear."""
+    if isinstance(service.tracing, NoTracing):
+        return []
+    return [Middleware(service.tracing.wrapped), Middleware(Refusals, service.tracing, service.clock)]
 
 
 def _cross_origin(callers: Callers) -> list[Middleware]:

@@ -21,7 +21,7 @@ from backend.server.limits import Limits
 from backend.server.metrics import Metrics
 from backend.server.prompts import PromptRegistry
 from backend.server.tenancy import Tenancy
-from backend.server.tracing import Measured, NoTracing, Trace, Tracing
+from backend.server.tracing import Measured, NoTracing, Trace, Tracing, mark_told
 from backend.tenants.limits import TenantLimits
 
 _STALL_SECONDS = 30.0
@@ -100,6 +100,7 @@ class ChatService:
         try:
             meter = self._admit(submit)
         except BanyanError as error:
+            mark_told()
             self.tracing.refused(error, began, submit.tenant, operation)
             raise
         try:
@@ -108,11 +109,13 @@ class ChatService:
             meter.ended(0, None, "error")
             raise
         self._open += 1
+        mark_told()
         trace = self.tracing.begin(submit, self.model.name, operation)
         return MeasuredGeneration(self, generation, meter, submit, began, trace)
 
     def refused(self, identity: Identity, error: BanyanError, began: float) -> None:
         """A socket was told that a response cannot be had, before the engine was asked."""
+        mark_told()
         self.tracing.refused(error, began, identity.tenant, "chat")
 
     def _admit(self, submit: Submit) -> Meter:

@@ -8,7 +8,6 @@ handshake, is their parent. No text, no key, no address.
 
 import time
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
@@ -20,27 +19,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.engine.messages import Submit
 from backend.errors import BanyanError, StartError
-from backend.server.identity import STATE_KEY, Identity
-from backend.server.json_http import REFUSAL
 from backend.server.tracing import Measured
 from backend.version import installed_version
 
 _HEADERS = (b"traceparent", b"tracestate")
-_OPERATIONS = {
-    "/v1/responses": "chat",
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "text_completion",
-}
 _propagator = TraceContextTextMapPropagator()
-
-
-class _Connection:
-    """An HTTP request or a socket; whether anything of it has a span."""
-
-    has_span = False
-
-
-_connection: ContextVar[_Connection | None] = ContextVar("connection", default=None)
 
 
 class OpenTelemetry:
@@ -59,34 +42,27 @@ class OpenTelemetry:
         self._wall_ns = wall_ns
 
     def wrapped(self, app: ASGIApp) -> ASGIApp:
-        """``app``, run in the context that a connection's headers name. What it refuses gets its span here."""
+        """``app``, run in the context that a connection's headers name."""
 
         async def traced(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] not in ("http", "websocket"):
+            carrier = {name.decode(): value.decode("latin-1") for name, value in _trace_headers(scope)}
+            if not carrier:
                 await app(scope, receive, send)
                 return
-            carrier = {name.decode(): value.decode("latin-1") for name, value in _trace_headers(scope)}
-            began, connection = self._clock(), _Connection()
             token = attach(_propagator.extract(carrier, Context()))
-            mine = _connection.set(connection)
             try:
                 await app(scope, receive, send)
             finally:
-                if not connection.has_span:
-                    self._refused_whole(scope, began)
-                _connection.reset(mine)
                 detach(token)
 
         return traced
 
     def begin(self, submit: Submit, model: str, operation: str) -> "_Request":
         """Nothing but where it belongs is noted."""
-        _has_span()
         return _Request(self, get_current(), submit, model, operation)
 
     def refused(self, error: BanyanError, began: float, tenant: str, operation: str) -> None:
         """Make the span of a request that does not reach the engine."""
-        _has_span()
         told: dict[str, str | int] = {
             "gen_ai.operation.name": operation,
             "gen_ai.provider.name": "banyan",
@@ -102,15 +78,6 @@ class OpenTelemetry:
         if error.status >= 500:  # by OpenTelemetry's conventions what a client did wrong is no error of a server's span
             span.set_status(trace.StatusCode.ERROR)
         span.end(offset + int(1e9 * self._clock()))
-
-    def _refused_whole(self, scope: Scope, began: float) -> None:
-        """A connection has ended of which nothing reached the engine: of those that asked for it, tell why."""
-        asks = scope["type"] == "websocket" or scope["method"] == "POST"
-        operation = _OPERATIONS.get(scope["path"]) if asks else None
-        state = scope.get("state", {})
-        error, identity = state.get(REFUSAL), state.get(STATE_KEY)
-        if operation is not None and isinstance(error, BanyanError):
-            self.refused(error, began, identity.tenant if isinstance(identity, Identity) else "", operation)
 
     def _offset_ns(self) -> int:
         """From the clock to Unix time."""
@@ -185,12 +152,9 @@ def _attributes(request: _Request, measured: Measured) -> dict[str, str | int | 
     return found
 
 
-def _has_span() -> None:
-    if (connection := _connection.get()) is not None:
-        connection.has_span = True
-
-
 def _trace_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    if scope["type"] not in ("http", "websocket"):
+        return []
     return [(name, value) for name, value in scope["headers"] if name in _HEADERS]
 
 
