@@ -23,12 +23,14 @@ from backend.text.conversation import Prompt
 
 
 class Asker(msgspec.Struct, frozen=True):
-    """Who creates a response. ``nearby``: histories of its socket; ``stores``: what an absent ``store`` means."""
+    """Who creates a response. ``nearby``: histories of its socket; ``stores``: what an absent ``store`` means;
+    ``whole``: as in ``Responding``."""
 
     identity: Identity
     extensions: bool = False
     nearby: Mapping[str, Past] = {}
     stores: bool = False
+    whole: bool = False
 
 
 class _Left(msgspec.Struct):
@@ -104,6 +106,7 @@ class Responses:
             extensions=asker.extensions,
             warms=warms,
             stores=asker.stores if event.store is None else event.store,
+            whole=asker.whole,
         )
 
         def work() -> Prompt:
