@@ -33,6 +33,7 @@ async def test_log_probabilities_of_a_long_answer_are_in_its_deltas(house: House
     assert max(sizes) < MOST and sum(sizes) > MOST  # there was enough to say
     responses = house.app.state.conductor.responses
     assert MOST / 2 < responses.kept_bytes < 2 * MOST
+    assert [kept._reply for kept in responses._by_id.values()] == [None]  # which has them all as well
     async with httpx.AsyncClient(base_url=house.http, timeout=60) as client:  # where a body may be of any size
         answer = (await client.post("/v1/responses", json=ASKED)).json()
     assert len(whole(answer)["logprobs"]) == TOKENS
@@ -44,3 +45,11 @@ async def test_of_a_short_answer_they_are_said_again_at_its_end(house: House) ->
         while (event := json.loads(await socket.recv()))["type"] != "response.incomplete":
             pass
     assert len(whole(event["response"])["logprobs"]) == 4
+
+
+async def test_nothing_is_compressed(house: House) -> None:
+    """The size of a compressed frame would tell what is in it, and each connection would cost tens of KiB."""
+    async with connect(house.socket, compression="deflate") as socket:
+        assert socket.response is not None
+        assert "Sec-WebSocket-Extensions" in (socket.request.headers if socket.request else {})
+        assert "Sec-WebSocket-Extensions" not in socket.response.headers
