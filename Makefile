@@ -38,12 +38,13 @@ help:
 serve: setup
 	$(BIN)/banyan serve $(MODEL) $(ARGS)
 
-# One thread: the spinning threads of two test processes on a busy machine slow each other down by far more than they help.
+# Two processes, a file of tests stays within one. Each with one thread of torch: spinning threads of several test processes
+# slow each other down by far more than they help.
 test: export OMP_NUM_THREADS = 1
 test: setup-dev ui
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory web-test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 setup: $(INSTALLED) $(KERNELS) $(UI)
 setup-dev: $(INSTALLED_DEV) $(KERNELS) $(CLIENT_MODULES)

@@ -21,14 +21,16 @@ from radix.books import Books
 from radix.check import check_cache
 from radix.errors import CacheError, LeaseError, PinError
 from radix.eviction import EvictionOrder
-from radix.hashing import BlockHash, Key, derive_key, derive_seed, digest_blocks, xxh3
+from radix.hashing import BlockHash, Key, xxh3
 from radix.inflight import Frontiers, Ticket
+from radix.insertion import Insertion
+from radix.keys import Keys
 from radix.lease import Lease
-from radix.packing import PACKED_BYTES, pack
+from radix.packing import PACKED_BYTES
 from radix.pins import Pin, Pins, PinState
 from radix.policies import DEFAULT, POLICIES
 from radix.pool import PagePool
-from radix.public import PUBLIC, ROOT, PublicPrompts
+from radix.public import PUBLIC
 from radix.reclaim import Reclaim
 from radix.snapshot import Snapshot, Viewer, take_snapshot
 from radix.stats import CacheStats, TenantPages, TokenCounts, classify
@@ -63,16 +65,13 @@ class PrefixCache:
         self.tree = RadixTree(page_size)
         self.order = EvictionOrder(POLICIES[policy](pages))
         self.frontiers = Frontiers()
-        self.public = PublicPrompts(page_size, secret, block_hash)
+        self.keys = Keys(page_size, secret, block_hash)
+        self.public = self.keys.public
         self.pins = Pins(int(pages * PIN_SHARE) if pin_pages is None else pin_pages)
         self.leases: dict[int, Lease] = {}
         self.books = Books(self.pool)
         self.reclaim = Reclaim(self.tree, self.order, self.pool, self.books, self.pins)
-        self.block_hash = block_hash
-        self._secret = secret
-        self._private_keys: dict[tuple[str, str], tuple[str, bytes, int]] = {}
-        self._releases = 0
-        self._pending = 0
+        self.insertion = Insertion(self.keys, self.tree, self.order, self.books, self.frontiers)
         self._refused_for_quota = 0
         self._hits = self._misses = TokenCounts()
 
@@ -98,18 +97,7 @@ class PrefixCache:
         Sequences share pages within one tenant and namespace, and with everybody as far as they begin like a registered
         public prompt.
         """
-        if tenant.startswith("\0"):
-            raise CacheError(f"{tenant!r} is not a tenant's name")
-        root, private_key, seed = self._names(tenant, namespace)
-        packed = pack(tokens)
-        shared = self.public.shared_blocks(packed)
-        if shared:
-            key = Key(packed, tenant, ROOT, private_key, self.public.seed, len(shared))
-            key.digests = shared
-        else:
-            key = Key(packed, tenant, root, private_key, seed, 0)
-        digest_blocks(key, self.page_size, self.block_hash)
-        return key
+        return self.keys.make(tokens, tenant, namespace)
 
     def peek(self, key: Key) -> int:
         """Tokens of ``key`` that are cached now; changes nothing. O(edges on the path)."""
@@ -130,7 +118,7 @@ class PrefixCache:
 
     def match(self, ticket: Ticket) -> None:
         """Look the ticket's sequence up, and see whether a running one computes what comes next. O(edges + log)."""
-        digest_blocks(ticket.key, self.page_size, self.block_hash)
+        self.keys.digest(ticket.key)
         ticket.cached = self.peek(ticket.key)
         self.frontiers.place(ticket, ticket.cached // self.page_size)
 
@@ -198,7 +186,7 @@ class PrefixCache:
         lease.require_open()
         self._check_count(lease, planned)
         if planned >= lease.boundary:
-            self._insert(lease, planned // self.page_size, pending=True)
+            self.insertion.insert(lease, planned // self.page_size, pending=True)
         self.frontiers.advance(lease)
 
     def publish(self, lease: Lease, computed: int) -> None:
@@ -219,9 +207,9 @@ class PrefixCache:
         self._check_count(lease, computed)
         lease.computed = computed
         if lease.pending:
-            self._settle(lease, computed // self.page_size)
+            self.insertion.settle(lease, computed // self.page_size)
         if computed >= lease.boundary:
-            self._insert(lease, computed // self.page_size, pending=False)
+            self.insertion.insert(lease, computed // self.page_size, pending=False)
             self.frontiers.advance(lease)
         if self.pins.cold:
             self._warm_pins(lease)
@@ -243,10 +231,10 @@ class PrefixCache:
         whole, rest = divmod(lease.computed, self.page_size)
         if keep_tail and rest and whole == lease.published:
             start = whole * self.tree.width
-            if self._hang(lease, bytes(lease.key.packed[start : start + rest * PACKED_BYTES]), private[0]):
+            if self.insertion.hang(lease, bytes(lease.key.packed[start : start + rest * PACKED_BYTES]), private[0]):
                 del private[0]
         self._free_private(lease, private)
-        self.order.unlock(node, self._releases)
+        self.order.unlock(node)
         self.tree.prune(node)
         self._close_account(lease)
 
@@ -269,14 +257,14 @@ class PrefixCache:
         assert parent is not None  # a root has no blocks
         for other in fallen:
             other.close()
-            self._pending -= sum(end - start for start, end in other.pending)
+            self.insertion.pending -= sum(end - start for start, end in other.pending)
             other.pending.clear()
             self._forget(other)
             self._free_private(other, other.pages[other.published :])
         for node in nodes.values():
             self.reclaim.take_out(node)
         parent.children -= 1
-        self.order.unlock(parent, self._releases)
+        self.order.unlock(parent)
         self.tree.prune(parent)
         for other in fallen:
             self._close_account(other)
@@ -322,7 +310,7 @@ class PrefixCache:
         if pin.node is None:
             return
         if pin.hard:
-            self.order.unlock(pin.node, self._releases)
+            self.order.unlock(pin.node)
         else:
             pin.node.soft -= 1
             self.order.renew(pin.node)
@@ -338,7 +326,7 @@ class PrefixCache:
             cached=cached,
             private=self.pool.total - free - cached,
             evictable=self.order.pages,
-            pending=self._pending,
+            pending=self.insertion.pending,
             pinned=self.pins.pages,
             pinned_hard=self.pins.hard_pages,
             evicted=self.reclaim.evicted,
@@ -368,7 +356,7 @@ class PrefixCache:
             chain(held, kept, evictable),
             viewer,
             limit,
-            self._releases,
+            self.order.now,
             self.page_size,
             PUBLIC,
             {serial: "hard" if pin.hard else "soft" for serial, pin in pinned.items()},
@@ -379,18 +367,6 @@ class PrefixCache:
     def check(self) -> None:
         """Verify every invariant; raises ``InvariantError`` naming what is broken. O(everything)."""
         check_cache(self)
-
-    # ------------------------------------------------------------------ names
-
-    def _names(self, tenant: str, namespace: str) -> tuple[str, bytes, int]:
-        names = self._private_keys.get((tenant, namespace))
-        if names is None:
-            key = derive_key(self._secret, "tenant", tenant, namespace)
-            names = (f"{len(tenant)}:{tenant}:{namespace}", key, derive_seed(key))
-            if len(self._private_keys) >= 4096:
-                self._private_keys.clear()  # only a memo: they are derived again
-            self._private_keys[tenant, namespace] = names
-        return names
 
     def _close_account(self, lease: Lease) -> None:
         lease.account.leases -= 1
@@ -405,94 +381,12 @@ class PrefixCache:
                 f"and its pages hold {len(lease.pages) * self.page_size}"
             )
 
-    def _insert(self, lease: Lease, blocks: int, pending: bool) -> None:
-        digest_blocks(lease.key, self.page_size, self.block_hash)
-        public = lease.key.public_blocks
-        while lease.published < blocks:
-            fence = blocks if lease.published >= public else min(blocks, public)
-            if not self._insert_edge(lease, fence, pending):
-                lease.stop_sharing()
-                self.frontiers.leave(lease)
-                return
-        lease.boundary = (lease.published + 1) * self.page_size
-
-    def _insert_edge(self, lease: Lease, blocks: int, pending: bool) -> bool:
-        """Insert the lease's blocks up to the end of one edge; False where a digest is taken by other tokens."""
-        tree, key, node = self.tree, lease.key, lease.node
-        start = lease.published
-        child = tree.index.get(key.digests[start])
-        if child is None:
-            count, missed = self.order.policy.inserted(key.digests[start:blocks])
-            blocks = start + count
-            pages = lease.pages[start:blocks]
-            account = self.books.public if start < key.public_blocks else lease.account
-            # In place only where nobody else ends and nothing hangs: a lease ends where its node ends.
-            if (
-                lease.grows
-                and node.account is account
-                and node.locks == 1
-                and not (node.children or node.soft or missed)
-            ):
-                tree.append(node, key, blocks, pages)
-            else:
-                lease.node = tree.attach(node, account, key, blocks, pages)
-                lease.node.locks = 1  # the lease's lock on the parent becomes the child's
-                lease.node.hits = int(missed)
-                lease.grows = not missed
-            lease.published = blocks
-            lease.account.private -= len(pages)
-            account.cached += len(pages)
-            if pending:
-                lease.pending.append((start, blocks))
-                self._pending += len(pages)
-            self.frontiers.inserted(key.digests[start])
-            return True
-        if child.parent is not node or child.owner != key.owner(start):
-            return False
-        shared = min(tree.match(child, key), blocks - start)
-        if shared == 0:
-            return False
-        if shared < len(child.digests):
-            upper = self.tree.split(child, shared)
-            if upper is None:
-                return False
-            child = upper
-        lease.duplicates += lease.pages[start : start + shared]
-        lease.published += shared
-        lease.node = child
-        lease.grows = False
-        self.order.lock(child)
-        self.order.unlock(node, self._releases)
-        return True
-
-    def _settle(self, lease: Lease, blocks: int) -> None:
-        """The first ``blocks`` blocks are written: pending ones among them are no longer."""
-        while lease.pending and lease.pending[0][0] < blocks:
-            start, end = lease.pending.pop(0)
-            self._pending -= min(end, blocks) - start
-            if end > blocks:
-                lease.pending.insert(0, (blocks, end))
-                return
-
-    def _hang(self, lease: Lease, packed: bytes, page: int) -> bool:
-        """Leave a partly filled page for whoever goes on; False when there is one with the same tokens already."""
-        tail = self.tree.hang(lease.node, lease.account, lease.key, packed, page)
-        if tail is None:
-            return False
-        lease.account.private -= 1
-        lease.account.cached += 1
-        lease.account.evictable += 1
-        tail.last_use = self._releases
-        self.order.pages += 1
-        self.order.add(tail)
-        return True
-
     # ------------------------------------------------------------------ giving back
 
     def _forget(self, lease: Lease) -> None:
         del self.leases[id(lease)]
         self.frontiers.leave(lease)
-        self._releases += 1
+        self.order.now += 1
 
     def _free_private(self, lease: Lease, private: "array[int]") -> None:
         lease.account.private -= len(lease.duplicates) + len(private)

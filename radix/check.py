@@ -25,7 +25,7 @@ def check_cache(cache: "PrefixCache") -> None:
     nodes = list(_nodes(tree))
     _check_pages(tree, cache.pool, nodes, leases)
     _check_edges(tree, nodes)
-    _check_digests(tree, nodes, leases, cache.public, cache.block_hash)
+    _check_digests(tree, nodes, leases, cache.public, cache.keys.block_hash)
     _check_locks(tree, nodes, leases, cache.pins)
     _check_order(cache.order, nodes)
     _check_accounts(cache, nodes, leases)

@@ -15,14 +15,14 @@ from radix.tree import Node, Place
 
 
 class EvictionOrder:
-    """Unlocked leaves in order. ``pages`` counts all pages in unlocked nodes, leaves or not.
+    """Unlocked leaves in order. ``pages`` counts all pages in unlocked nodes, leaves or not; ``now`` counts releases.
 
     One change of the set costs O(log leaves); leaves of tenants with a quota are in a set of their own besides.
     """
 
     def __init__(self, policy: EvictionPolicy) -> None:
         self.policy = policy
-        self.pages = 0
+        self.pages = self.now = 0
         self.leaves: SortedList[Place] = SortedList()
         self.limited: dict[Account, SortedList[Place]] = {}
 
@@ -40,14 +40,14 @@ class EvictionOrder:
                 self.discard(step)
             step = step.parent
 
-    def unlock(self, node: Node, now: int) -> None:
-        """One lease less ends at ``node``; what becomes unlocked was last used ``now``. O(nodes unlocked)."""
+    def unlock(self, node: Node) -> None:
+        """One lease less ends at ``node``; what becomes unlocked was last used now. O(nodes unlocked)."""
         step: Node | None = node
         while step is not None:
             step.locks -= 1
             if step.locks:
                 return
-            step.last_use = now
+            step.last_use = self.now
             count = len(step.pages)
             self.pages += count
             step.account.evictable += count

@@ -5,6 +5,7 @@ tokens are public text. Digests find the prompt, its tokens decide.
 """
 
 from array import array
+from struct import iter_unpack
 
 from radix.errors import CacheError
 from radix.hashing import BlockHash, Key, derive_key, derive_seed, digest_blocks
@@ -74,8 +75,8 @@ class PublicPrompts:
             return digests
         digest, last = self.seed, None
         width, known, block_hash = self.page_size * PACKED_BYTES, self._blocks, self._block_hash
-        for at in range(0, len(packed) - width + 1, width):
-            digest = block_hash(bytes(packed[at : at + width]), digest)
+        for (block,) in iter_unpack(f"{width}s", packed[: len(packed) // width * width]):
+            digest = block_hash(block, digest)
             prompts = known.get(digest)
             if prompts is None:
                 break

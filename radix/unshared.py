@@ -7,7 +7,6 @@ from radix.cache import PrefixCache
 from radix.hashing import Key
 from radix.inflight import Ticket
 from radix.lease import Lease
-from radix.packing import pack
 
 
 class UnsharedCache(PrefixCache):
@@ -15,8 +14,7 @@ class UnsharedCache(PrefixCache):
 
     def key(self, tokens: bytes, tenant: str = "", namespace: str = "") -> Key:
         """A key without digests: they would find nothing. O(tokens)."""
-        root, private_key, seed = self._names(tenant, namespace)
-        return Key(pack(tokens), tenant, root, private_key, seed, 0)
+        return self.keys.undigested(tokens, tenant, namespace)
 
     def match(self, ticket: Ticket) -> None:
         """There is nothing to be found."""

@@ -12,6 +12,10 @@ from collections.abc import Iterable, Set
 
 from scheduler.fairness import Tenant
 
+PART_OF_AIM = 0.25
+"""Of the aim for the time between tokens, the longest step for a loud tenant beside quiet ones, if nobody says
+otherwise: docs/design.md has what other parts would cost."""
+
 _LOUD = 0.6
 # A tenant is active for so long after its last request came.
 _ACTIVE_S = 10.0

@@ -26,7 +26,9 @@ from scheduler.deadlines import Deadlines
 from scheduler.errors import SchedulerError
 from scheduler.fairness import Fairness, Tenant
 from scheduler.intake import Intake
+from scheduler.isolation import Isolation
 from scheduler.load import Load, Totals
+from scheduler.open_step import OpenStep
 from scheduler.plan import Progress, StepPlan, StepResult
 from scheduler.planner import Planner
 from scheduler.request import NewRequest, Request
@@ -75,14 +77,28 @@ class Scheduler:
         self.running = Running(self.cache, self.waiting, self.slots, self._totals)
         self._intake = Intake(settings, self.cache, self.waiting, self.running, self.fairness, self.fit)
         self._admission = arm.admission()
+        self._isolation = Isolation(enabled=0 < settings.isolation_s < settings.inter_token_s)
+        open_step = OpenStep(
+            settings,
+            self.cache,
+            self.waiting,
+            self.running,
+            self.fairness,
+            self._isolation,
+            self._admission,
+            arm.budget(settings.max_step_tokens, settings.inter_token_s, settings.page_size),
+            self._intake.forecast,
+            self._totals,
+        )
         self._planner = Planner(
             settings,
             self.cache,
             self.waiting,
             self.running,
             self.fairness,
+            self._isolation,
             self._admission,
-            arm.budget(settings.max_step_tokens, settings.inter_token_s, settings.page_size),
+            open_step,
             self.fit,
             self._intake.forecast,
             self._totals,
@@ -238,7 +254,7 @@ class Scheduler:
         for tenant, count in served.items():
             self._totals.output_tokens += count
             self.fairness.charge(tenant, self.settings.output_weight * count)
-            self._planner.isolation.served(tenant, self.settings.output_weight * count)
+            self._isolation.served(tenant, self.settings.output_weight * count)
         return progress
 
     def load(self) -> Load:
@@ -256,7 +272,7 @@ class Scheduler:
         self.requests[new.request] = request
         self.waiting.push(request)
         if new.max_tokens:
-            self._planner.isolation.arrived(request.tenant, now)
+            self._isolation.arrived(request.tenant, now)
         if new.queue_seconds > 0:
             self._deadlines.add(new.request, now + new.queue_seconds, to_start=True)
         if new.seconds > 0:

@@ -18,6 +18,7 @@ from backend.weights.dtype import choose_dtype
 from backend.weights.load import load_checkpoint, read_model_config
 from backend.weights.memory import available_bytes
 from scheduler.arms import ARMS
+from scheduler.isolation import PART_OF_AIM
 from scheduler.loop import Executor, Inline, StepLoop
 from scheduler.scheduler import Scheduler
 from scheduler.settings import Settings
@@ -29,9 +30,6 @@ CPU_MOST_BYTES = 4 << 30
 # Most people read four tokens a second. A longer step takes in more of a new prompt: on a slow machine 150 ms tripled
 # the time to the first token of a short question (docs/log.md).
 INTER_TOKEN_MS = {"cpu": 250.0, "cuda": 50.0}
-
-# Of that, the longest step for a loud tenant beside quiet ones: docs/design.md has what other parts would cost.
-ISOLATION = 0.25
 
 # The aim above bounds a step while others decode. Where nobody does, a GPU's products are at their best from a few
 # thousand rows on; a CPU's already here, and whoever comes has to wait for the end of the step.
@@ -73,7 +71,7 @@ def assemble(options: EngineOptions, progress: Callable[[str, int, int], None]) 
         max_context=max_context,
         max_waiting=options.max_waiting,
         inter_token_s=inter_token_ms / 1000,
-        isolation_s=(options.isolation_ms or inter_token_ms * ISOLATION) / 1000,
+        isolation_s=(options.isolation_ms or inter_token_ms * PART_OF_AIM) / 1000,
         arm=options.arm,
     )
     # A secret of this process: nobody outside can construct two prompts with one digest.

@@ -22,6 +22,14 @@ def simulate(*arguments: str) -> int:
     return main(["simulate", *arguments])
 
 
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[Report]:
+    """What ``--picture`` draws, in place of the drawing."""
+    drawn: list[Report] = []
+    monkeypatch.setattr(command, "draw", lambda report, path: drawn.append(report))
+    return drawn
+
+
 def test_arms_against_load_with_picture_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture, document = tmp_path / "arms.svg", tmp_path / "arms.json"
     limits = ["--ttft-limit", "500", "--tpot-limit", "50"]
@@ -40,9 +48,7 @@ def test_arms_against_load_with_picture_and_json(tmp_path: Path, capsys: pytest.
     assert ElementTree.parse(picture).getroot().tag.endswith("svg")
 
 
-def test_what_the_picture_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    reports: list[Report] = []
-    monkeypatch.setattr(command, "draw", lambda report, path: reports.append(report))
+def test_what_the_picture_shows(reports: list[Report]) -> None:
     arguments = ["--arm", "shared,paged", "--load", "20,80", "--ttft-limit", "500", "--picture", "x.png"]
     assert simulate(*SMALL, *arguments) == 0
     goodput, ttft = figure_of(reports[0]).axes
@@ -54,9 +60,7 @@ def test_what_the_picture_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(ttft.get_lines()[0].get_ydata()) == [run.figures.ttft_p99 for run in runs]
 
 
-def test_one_load_is_drawn_against_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    reports: list[Report] = []
-    monkeypatch.setattr(command, "draw", lambda report, path: reports.append(report))
+def test_one_load_is_drawn_against_pages(reports: list[Report]) -> None:
     arguments = ["--pages", "300,30", "--arm", "shared,paged", "--load", "50", "--picture", "x.png"]
     assert simulate(*SMALL, *arguments) == 0
     goodput, _, hits = figure_of(reports[0]).axes
@@ -87,6 +91,14 @@ def test_a_single_run_shows_every_figure(capsys: pytest.CaptureFixture[str]) -> 
     printed = " ".join(capsys.readouterr().out.split())
     for text in ("of earlier turns", "KV slots without a token", "tenant 0: requests", "more tenants", "replica 1:"):
         assert text in printed
+
+
+@pytest.mark.parametrize(("arguments", "isolation_s"), [([], 0.025), (["--isolation", "40"], 0.04)])
+def test_a_loud_tenant_is_held_back_as_in_the_engine(
+    arguments: list[str], isolation_s: float, reports: list[Report]
+) -> None:
+    assert simulate(*SMALL, "--inter-token", "100", "--picture", "x.png", *arguments) == 0
+    assert reports[0].common.settings.isolation_s == isolation_s
 
 
 def test_mooncake_at_twice_its_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ DAMAGE: list[tuple[str, Callable[[PrefixCache], object]]] = [
     ("ordered as if pinned", lambda c: setattr(leaf(c), "soft", 1)),
     ("evictable pages are counted", lambda c: setattr(c.order, "pages", 1)),
     ("where the tree has", lambda c: lease_page(c, 15)),
-    ("pending pages are counted", lambda c: setattr(c, "_pending", 3)),
+    ("pending pages are counted", lambda c: setattr(c.insertion, "pending", 3)),
     ("chained from its tenant's key", lambda c: setattr(next(iter(c.leases.values())).key, "private_key", b"x")),
     ("neither warm nor cold", lambda c: c.pins.cold.clear()),
     ("a frontier belongs to nobody", lambda c: c.frontiers.producers.pop(id(producer(c)))),

@@ -13,6 +13,7 @@ from backend.cli.simulate.report import Report, print_report, to_json
 from backend.cli.simulate.workloads import Workload, workload_from
 from backend.errors import StartError
 from backend.version import installed_version
+from scheduler.isolation import PART_OF_AIM
 from scheduler.machines import Machine
 from scheduler.settings import Settings
 from scheduler.simulate.recorder import Limits
@@ -72,6 +73,7 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 
 def _common(arguments: argparse.Namespace, machine: Machine, max_context: int, pages: list[int]) -> Common:
     """Raises ``StartError`` for sizes that do not go together."""
+    isolation = arguments.inter_token * PART_OF_AIM if arguments.isolation is None else arguments.isolation
     try:
         settings = Settings(
             page_size=arguments.page_size or 16,
@@ -81,6 +83,7 @@ def _common(arguments: argparse.Namespace, machine: Machine, max_context: int, p
             max_context=max_context,
             max_waiting=1 << 40,
             inter_token_s=arguments.inter_token / 1000,
+            isolation_s=isolation / 1000,
         )
     except (ValueError, TypeError) as error:
         raise StartError(str(error), param="engine") from error

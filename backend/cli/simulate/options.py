@@ -10,6 +10,7 @@ from backend.cli.simulate.workloads import option_of
 from scheduler.arms import ARMS
 from scheduler.chat_trace import ChatShape
 from scheduler.cost import CostModel
+from scheduler.isolation import PART_OF_AIM
 from scheduler.machines import MACHINES, Machine
 from scheduler.scheduler import DEPTH
 from scheduler.simulate.routing import ROUTERS
@@ -110,6 +111,13 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="MS",
         help="aim for the gap between tokens: cuts prompts so that steps stay below (default: none)",
+    )
+    group.add_argument(
+        "--isolation",
+        type=_at_least(float, 0),
+        metavar="MS",
+        help="longest step of a loud tenant's prompts beside quiet ones; as --inter-token: off "
+        f"(default: {PART_OF_AIM:g} of --inter-token)",
     )
     group.add_argument(
         "--queue", type=_at_least(float, 0), default=0.0, metavar="SECONDS", help="longest wait to start (default: any)"

@@ -185,7 +185,7 @@ async def test_requests_run_as_their_tenant(walled: Walled) -> None:
 async def test_steps_of_all_are_told_to_who_sees_all(walled: Walled, key: str) -> None:
     walled.never_ends()
     walled.engine.step_ms = 7.5
-    async with walled.connected("b") as other, walled.connected(key) as socket:
+    async with walled.connected("b", max_queue=None) as other, walled.connected(key) as socket:
         await other.send(json.dumps({"type": "response.create", "input": "Hi"}))
         await socket.send(json.dumps({"type": "x.subscribe", "topics": ["stats"], "max_hz": 10}))
         stats = [json.loads(await socket.recv()) for _ in range(3)][-1]
