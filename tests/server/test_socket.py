@@ -418,7 +418,7 @@ async def test_disconnects_at_random_tokens_leave_nothing(house: House) -> None:
     dice = random.Random(7)
 
     async def one(abrupt: bool, tokens: int) -> None:
-        websocket = await connect(house.socket, max_queue=None)  # with a full queue its close would wait for ten seconds
+        websocket = await connect(house.socket, max_queue=None)  # with a full one its close would wait for ten seconds
         await say(websocket, type="response.create", input="Hi", stream_id="a")
         await say(websocket, type="response.create", input="Hello", stream_id="b")
         for _ in range(tokens):
