@@ -43,7 +43,8 @@ class HttpInTime(HttpToolsProtocol):
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             return
         if self._in_head:
-            self._head_size = self._head_size + len(data) if before else len(data)
+            # of the data in which a head begins it is not known where: that is not counted
+            self._head_size = self._head_size + len(data) if before else 0
             if self._head_size > self.head_bytes:
                 self._end(f"the head is larger than {self.head_bytes} bytes", "head_too_big", 431)
         elif not self._in_body and (self.cycle is None or self.cycle.response_complete):
