@@ -51,6 +51,8 @@ class ServeOptions(msgspec.Struct, frozen=True):
     allowed_hosts: tuple[str, ...]
     allowed_origins: tuple[str, ...]
     drain_seconds: int
+    log_level: str
+    log_format: str
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -319,6 +321,21 @@ SERVE_OPTIONS = (
         whole_number(0, 3600),
         30,
         "how long open answers may go on after SIGTERM or Ctrl-C; a second signal ends them at once",
+    ),
+    Option(
+        "log-level",
+        "LEVEL",
+        one_of("error", "warning", "info", "debug"),
+        "warning",
+        "what is logged: from info on a line for each request and each refusal, with tenant, tokens and times, "
+        "never with text",
+    ),
+    Option(
+        "log-format",
+        "text|json",
+        one_of("text", "json"),
+        "text",
+        "text goes to stderr; json, an object a line, to stdout, where nothing else goes",
     ),
 )
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from backend.engine.messages import EngineInfo
 from backend.engine.process_client import ProcessClient, start_engine
 from backend.engine.supervised import SupervisedEngine
 from backend.errors import BanyanError, StartError
+from backend.server import logs
 from backend.server.app import create_app
 from backend.server.callers import Callers
 from backend.server.draining import drain
@@ -33,7 +35,7 @@ from backend.server.publishing import publish_prompts
 from backend.server.run import spare_collections, uvicorn_config
 from backend.server.service import ChatService
 from backend.server.tenancy import Tenancy
-from backend.server.tracing import NoTracing, Tracing, open_tracing
+from backend.server.tracing import Both, NoTracing, Tracing, open_tracing
 from backend.server.warming import warming
 from backend.tenants.database import database_url, open_database
 
@@ -100,7 +102,9 @@ async def _serve_engine(
     tenancy: Tenancy,
 ) -> int:
     host, port = listener.getsockname()[:2]
-    tracing = _tracing(console)
+    tracing: Tracing = _tracing(console)
+    if options.log_level in ("info", "debug"):
+        tracing = Both(tracing, logs.RequestLog(time.monotonic))
     service = ChatService(
         engine, found.folder, found.name, None, server_limits(options), tenancy=tenancy, tracing=tracing
     )
@@ -114,6 +118,7 @@ async def _serve_engine(
     callers = Callers(frozenset(options.allowed_hosts), frozenset(options.allowed_origins))
     app = create_app(service, callers=callers)
     server = _Server(uvicorn_config(app, host, port, log_level="warning"))
+    logs.configure(options.log_level, options.log_format)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)

@@ -114,7 +114,8 @@ def report_loading(connection: socket.socket) -> Callable[[str, int, int], None]
 
 def main() -> None:
     """Entry point of the child process; the argument is the number of an inherited socket."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides when we end
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal or supervisor sends them to all of a group, and the
+        signal.signal(number, signal.SIG_IGN)  # server decides when we end: when our socket closes
     connection = socket.socket(fileno=int(sys.argv[1]))
     reader = FrameReader(connection)
     frame = reader.read()

@@ -26,7 +26,7 @@ from backend.server.conductor import Conductor
 from backend.server.conversations import ConversationStore, MemoryStore
 from backend.server.errors import unexpected
 from backend.server.identity import identity_of
-from backend.server.json_http import error_response, json_response
+from backend.server.json_http import json_response, refusal
 from backend.server.live import LiveFeed
 from backend.server.openapi import Health, ModelCard, ModelList, PromptList, Version, document
 from backend.server.prompt_routes import own_tenant, visible_routes
@@ -38,6 +38,7 @@ from backend.server.sockets import OpenSockets
 from backend.server.static import BUILT_UI, open_paths, web_ui
 from backend.server.stored_turns import DatabaseStore
 from backend.server.tickets import TICKET_SECONDS
+from backend.server.tracing import NoTracing, Refusals
 from backend.server.usage_routes import own_usage
 from backend.version import installed_version
 
@@ -54,7 +55,7 @@ def create_app(
         store = MemoryStore() if tenancy.database is None else DatabaseStore(tenancy.conversations)
     app = Starlette(
         middleware=[
-            Middleware(service.tracing.wrapped),
+            *_told(service),
             *_cross_origin(callers),
             Middleware(
                 Authentication,
@@ -104,11 +105,19 @@ def create_app(
         lifespan=_lifespan,
     )
     conductor = Conductor(service, store)
+    conductor.responses.refused = service.refused
     app.state.service = service
     app.state.conductor = conductor
     app.state.feed = LiveFeed(service, conductor)
     app.state.sockets = OpenSockets()
     return app
+
+
+def _told(service: ChatService) -> list[Middleware]:
+    """What tells of requests, where somebody wants to hear."""
+    if isinstance(service.tracing, NoTracing):
+        return []
+    return [Middleware(service.tracing.wrapped), Middleware(Refusals, service.tracing, service.clock)]
 
 
 def _cross_origin(callers: Callers) -> list[Middleware]:
@@ -190,16 +199,17 @@ async def _openapi(request: Request) -> Response:
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
-    return error_response(cast(BanyanError, error))
+    return refusal(request.scope, cast(BanyanError, error))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     error = cast(HTTPException, error)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
     path = request.scope["path"][:200]
-    return error_response(RequestError(f"{request.method} {path}: {error.detail}", code=code, status=error.status_code))
+    refused = RequestError(f"{request.method} {path}: {error.detail}", code=code, status=error.status_code)
+    return refusal(request.scope, refused)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     _log.error("a request broke", exc_info=error)
-    return error_response(unexpected())
+    return refusal(request.scope, unexpected())

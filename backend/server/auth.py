@@ -15,7 +15,7 @@ from backend.errors import BanyanError, RequestError
 from backend.server.access import required_scope
 from backend.server.callers import Callers, names_this_machine
 from backend.server.identity import STATE_KEY, Identity
-from backend.server.json_http import error_response
+from backend.server.json_http import refusal
 from backend.server.tickets import SUBPROTOCOL, TicketOffice
 from backend.tenants.directory import Directory
 from backend.tenants.limiter import Limiter
@@ -151,7 +151,7 @@ class Authentication:
 
     async def _refuse(self, error: BanyanError, scope: Scope, receive: Receive, send: Send) -> None:
         self._refused(error.status)
-        response = error_response(error)
+        response = refusal(scope, error)
         if error.status == 401:
             response.headers["www-authenticate"] = "Bearer"
         await response(scope, receive, send)

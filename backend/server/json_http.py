@@ -6,9 +6,13 @@ from typing import Any
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from backend.errors import BanyanError, RequestError
 from backend.server.errors import ErrorResponse, body_of, may_retry
+
+REFUSAL = "refusal"
+"""Name in a scope's state of the ``BanyanError`` that a request was refused with."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -24,6 +28,12 @@ def error_response(error: BanyanError) -> Response:
     if may_retry(error):
         headers = {"retry-after": str(max(math.ceil(error.retry_after_s), 1))}
     return json_response(ErrorResponse(body_of(error)), error.status, headers)
+
+
+def refusal(scope: Scope, error: BanyanError) -> Response:
+    """``error_response``; the error stays in the scope's state, for traces."""
+    scope.setdefault("state", {})[REFUSAL] = error
+    return error_response(error)
 
 
 async def read_body(request: Request, most_bytes: int) -> bytes:

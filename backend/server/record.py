@@ -9,13 +9,15 @@ follow one another are one there. So a slow reader gets fewer and longer deltas,
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from backend.errors import RequestError
 from backend.server.events import ItemDone, PartDone, ServerEvent, TextDelta, TextDone
+from backend.server.logprobs import TokenEntry
 
 _EVENT_BYTES = 512  # of an event beside its text, roughly
 _DELTA_BYTES = 64
+_LOGPROB_BYTES = 80  # of a token with its log-probability, as JSON
 
 
 class Record:
@@ -113,11 +115,16 @@ class Record:
         )
 
 
+def logprob_bytes(entries: Sequence[TokenEntry]) -> int:
+    """About what they take on the wire."""
+    return _LOGPROB_BYTES * sum(1 + len(entry.top_logprobs) for entry in entries)
+
+
 def _size(entry: ServerEvent | str) -> int:
     if isinstance(entry, str):
         return _DELTA_BYTES + len(entry)
     if isinstance(entry, TextDelta):
-        return _EVENT_BYTES + len(entry.delta) + _EVENT_BYTES * len(entry.logprobs)
+        return _EVENT_BYTES + len(entry.delta) + logprob_bytes(entry.logprobs)
     if isinstance(entry, TextDone):
         return _EVENT_BYTES + len(entry.text)
     if isinstance(entry, PartDone):

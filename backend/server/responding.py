@@ -14,15 +14,17 @@ from backend.server.chat_model import ChatModel
 from backend.server.conversations import Past, StoredTurn
 from backend.server.effects import Abandon, Generate, RunEffect, Save
 from backend.server.errors import failure
-from backend.server.events import Response, ServerEvent
+from backend.server.events import ServerEvent
 from backend.server.identity import Identity
 from backend.server.logprobs import ShownToken, TokenEntry
-from backend.server.record import Record
+from backend.server.record import Record, logprob_bytes
 from backend.server.reply import Reply
 from backend.server.response_stream import ResponseStream
 from backend.server.sampling import Options
 from backend.text.conversation import Prompt
 from backend.text.template import Message
+
+_REPEATED_BYTES = 128 << 10  # four events of the end are then half of a socket's budget
 
 
 class Follower(Protocol):
@@ -43,7 +45,8 @@ class Follower(Protocol):
 
 class Responding:
     """``key``: the engine's id; ``lane``: the client's name for it; ``extensions``: send ``x.*`` events, and keep the
-    events for whoever comes back; ``warms``: compute the prompt only; ``stores``: save the turn before the end is told.
+    events for whoever comes back; ``warms``: compute the prompt only; ``stores``: save the turn before the end is told;
+    ``whole``: the end has all log-probabilities again, however many.
     """
 
     __slots__ = (
@@ -58,6 +61,7 @@ class Responding:
         "_stores",
         "_stream",
         "_warms",
+        "_whole",
         "error",
         "extensions",
         "follower",
@@ -68,7 +72,6 @@ class Responding:
         "over",
         "past",
         "record",
-        "response",
         "tenant",
     )
 
@@ -86,6 +89,7 @@ class Responding:
         extensions: bool,
         warms: bool,
         stores: bool,
+        whole: bool = False,
     ) -> None:
         self.key = key
         self.identity = identity
@@ -94,7 +98,6 @@ class Responding:
         self.extensions = extensions
         self.over = False
         self.past: Past | None = None  # once it has ended well
-        self.response: Response | None = None  # as it ended
         self.error: BanyanError | None = None  # when it failed
         self.follower: Follower | None = None
         self.record = Record(stream.delta_of, keep=extensions, most_bytes=model.limits.ring_bytes)
@@ -105,6 +108,7 @@ class Responding:
         self._act = act
         self._warms = warms
         self._stores = stores
+        self._whole = whole
         self._prompt: Prompt | None = None
         self._base: Past | None = None
         self._messages: tuple[Message, ...] = ()
@@ -190,7 +194,7 @@ class Responding:
         finish, text = self._ending
         self._ending = None
         self._stream.stored = stored
-        self._finish(*self._stream.ended(finish, text, self._reply.usage(), self._logprobs(self._reply)))
+        self._finish(*self._stream.ended(finish, text, self._reply.usage(), self._repeated(self._reply)))
 
     def _end(self, finish: str, text: str) -> None:
         prompt, reply = self._prompt, self._reply
@@ -201,7 +205,7 @@ class Responding:
         else:
             self.past = Past(self._model.encoder.finish(prompt, reply.tokens, text, reply.cut))
         if not self._stores:
-            self._finish(*self._stream.ended(finish, text, reply.usage(), self._logprobs(reply)))
+            self._finish(*self._stream.ended(finish, text, reply.usage(), self._repeated(reply)))
             return
         self._ending = (finish, text)
         response = self._stream.final(finish, text, reply.usage(), self._logprobs(reply))
@@ -210,10 +214,16 @@ class Responding:
     def _logprobs(self, reply: Reply) -> list[TokenEntry]:
         return self._model.logprobs(reply.logprobs)
 
+    def _repeated(self, reply: Reply) -> list[TokenEntry]:
+        """Those that the four events of the end say once more: of a long answer none, where an event may be so large
+        only, as on a socket; its deltas had them."""
+        entries = self._logprobs(reply)
+        return entries if self._whole or logprob_bytes(entries) <= _REPEATED_BYTES else []
+
     def _finish(self, *events: ServerEvent) -> None:
         self.over = True
-        self.response = getattr(events[-1], "response", None)
         self._add(*events)
+        self._reply = None
 
     def _say(self, text: str, logprobs: Sequence[ShownToken] = ()) -> None:
         if text:

@@ -23,12 +23,14 @@ from backend.text.conversation import Prompt
 
 
 class Asker(msgspec.Struct, frozen=True):
-    """Who creates a response. ``nearby``: histories of its socket; ``stores``: what an absent ``store`` means."""
+    """Who creates a response. ``nearby``: histories of its socket; ``stores``: what an absent ``store`` means;
+    ``whole``: as in ``Responding``."""
 
     identity: Identity
     extensions: bool = False
     nearby: Mapping[str, Past] = {}
     stores: bool = False
+    whole: bool = False
 
 
 class _Left(msgspec.Struct):
@@ -55,6 +57,7 @@ class Responses:
         self.model = model
         self.store = store
         self.draining = False
+        self.refused: Callable[[Identity, BanyanError, float], None] = lambda identity, error, began: None
         self._act = act
         self._new_request = new_request
         self._new_id = new_id
@@ -103,6 +106,7 @@ class Responses:
             extensions=asker.extensions,
             warms=warms,
             stores=asker.stores if event.store is None else event.store,
+            whole=asker.whole,
         )
 
         def work() -> Prompt:
@@ -188,6 +192,7 @@ class Responses:
             del self._open[key], self._by_id[response.id]
             self._orphans.pop(response.id, None)
             response.over = True
+            self.refused(response.identity, error, now)
             if response.follower is not None:
                 response.follower.refused(response, error)
             return

@@ -33,7 +33,7 @@ async def create_response(request: Request) -> ASGIApp:
     asked = decoding(lambda: _decoder.decode(body))
     if asked.stream_id is not None:
         raise RequestError("stream_id is for sockets: here each request is a lane of its own", param="stream_id")
-    response = conductor.responses.create(asked, Asker(identity, stores=True), now, conductor.wall())
+    response = conductor.responses.create(asked, Asker(identity, stores=True, whole=True), now, conductor.wall())
     reader = _Reader(conductor, response)
     conductor.responses.begin(response)
     if not asked.stream:

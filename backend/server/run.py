@@ -1,18 +1,15 @@
 """uvicorn's settings for this server. Knows measured choices, nothing of the app."""
 
-import asyncio
 import gc
 import logging
 import sys
-import weakref
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from backend.server.http_in_time import HttpInTime
 from backend.server.websocket_frames import WebSocketProtocol
 
-HEAD_SECONDS = 10.0
 _MESSAGE_BYTES = 1 << 20
 # uvicorn writes these as errors, one with a traceback, when a socket is refused or a client's text is none: they could
 # fill the log. Refusals are counted in the metrics.
@@ -28,25 +25,6 @@ def spare_collections() -> None:
     gc.freeze()
 
 
-class HeadInTime(HttpToolsProtocol):
-    """uvicorn's HTTP, which by itself keeps a connection for ever that never says what it wants: here the head of the
-    first request is there within ``head_seconds``, or the connection is closed."""
-
-    head_seconds = HEAD_SECONDS
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Somebody has connected."""
-        super().connection_made(transport)
-        self.loop.call_later(self.head_seconds, _close_if_silent, weakref.ref(self))
-
-
-def _close_if_silent(reference: "weakref.ref[HeadInTime]") -> None:
-    protocol = reference()
-    # after an upgrade another protocol has the transport
-    if protocol is not None and protocol.cycle is None and protocol.transport.get_protocol() is protocol:
-        protocol.transport.close()
-
-
 def uvicorn_config(app: ASGIApp, host: str, port: int, *, log_level: str = "info") -> uvicorn.Config:
     """uvicorn's sans-I/O WebSockets with uvloop send twice the frames a second of the other pairs. No deflate: it would
     halve that again, cost 38 KiB a connection, and let the length of a frame tell what is in it."""
@@ -54,7 +32,7 @@ def uvicorn_config(app: ASGIApp, host: str, port: int, *, log_level: str = "info
         app,
         host=host,
         port=port,
-        http=HeadInTime,
+        http=HttpInTime,
         loop="asyncio" if sys.platform == "win32" else "uvloop",
         ws=WebSocketProtocol,
         ws_max_size=_MESSAGE_BYTES,

@@ -16,11 +16,12 @@ from backend.engine.messages import Output, Started, Submit, TokenCounts, classi
 from backend.errors import BanyanError, EngineError
 from backend.server.chat_model import ChatModel
 from backend.server.gate import Meter
+from backend.server.identity import Identity
 from backend.server.limits import Limits
 from backend.server.metrics import Metrics
 from backend.server.prompts import PromptRegistry
 from backend.server.tenancy import Tenancy
-from backend.server.tracing import Measured, NoTracing, Trace, Tracing
+from backend.server.tracing import Measured, NoTracing, Trace, Tracing, mark_told
 from backend.tenants.limits import TenantLimits
 
 _STALL_SECONDS = 30.0
@@ -96,21 +97,35 @@ class ChatService:
 
         Raises ``EngineError`` when the engine is gone, ``BanyanError`` (``server_overloaded``) when too many are open.
         """
-        if self.draining:
-            raise BanyanError("the server is going down", code="server_draining", status=503)
-        if self._open >= self.limits.open_requests:
-            raise BanyanError("too many requests are open; try again soon", code="server_overloaded", status=503)
-        if not self.engine.alive:
-            raise EngineError("the engine is gone", status=503)
-        meter = self.tenancy.gate.begin(submit.request)
+        try:
+            meter = self._admit(submit)
+        except BanyanError as error:
+            mark_told()
+            self.tracing.refused(error, began, submit.tenant, operation)
+            raise
         try:
             generation = self.engine.generate(submit)
         except BaseException:
             meter.ended(0, None, "error")
             raise
         self._open += 1
+        mark_told()
         trace = self.tracing.begin(submit, self.model.name, operation)
         return MeasuredGeneration(self, generation, meter, submit, began, trace)
+
+    def refused(self, identity: Identity, error: BanyanError, began: float) -> None:
+        """A socket was told that a response cannot be had, before the engine was asked."""
+        mark_told()
+        self.tracing.refused(error, began, identity.tenant, "chat")
+
+    def _admit(self, submit: Submit) -> Meter:
+        if self.draining:
+            raise BanyanError("the server is going down", code="server_draining", status=503)
+        if self._open >= self.limits.open_requests:
+            raise BanyanError("too many requests are open; try again soon", code="server_overloaded", status=503)
+        if not self.engine.alive:
+            raise EngineError("the engine is gone", status=503)
+        return self.tenancy.gate.begin(submit.request)
 
     def queue_position(self) -> int:
         """How many requests go before one handed in now, itself counted, by the last step; 0 when it would run."""

@@ -129,17 +129,21 @@ class Session:
             return
         stream_id: StreamId = UNSET
         self._heard = now
+        asks = True  # as far as can be told
         try:
             envelope = self._codec.envelope(message)
             if isinstance(envelope.stream_id, str):
                 stream_id = envelope.stream_id[: self._limits.id_chars]
             event = self._codec.event(envelope, message)
+            asks = isinstance(event, ResponseCreate)
             self._check_ids(event)
             self._malformed, self._spoke = 0, True
             self._handle(event, now, wall)
         except BanyanError as error:
             self._refuse(error, stream_id)
             self._count_malformed(error)
+            if asks:
+                self._responses.refused(self.identity, error, now)
 
     def relieved(self) -> None:
         """Something was sent: there may be room again."""

@@ -1,8 +1,9 @@
 """Requests as OpenTelemetry spans, by its conventions for generative AI. Imported only when traces are wanted.
 
 One span for each request to the engine (``n`` answers are ``n``), kind SERVER, with the children ``queue``, ``prefill``
-and ``decode``. They are made when the request has ended, from times that were taken anyway: a token costs nothing. A
-W3C ``traceparent`` of the HTTP request, or of the WebSocket's handshake, is their parent. No text, no key, no address.
+and ``decode``, and one without children for each that is refused before. They are made when the request has ended, from
+times that were taken anyway: a token costs nothing. A W3C ``traceparent`` of the HTTP request, or of the WebSocket's
+handshake, is their parent. No text, no key, no address.
 """
 
 import time
@@ -17,7 +18,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.engine.messages import Submit
-from backend.errors import StartError
+from backend.errors import BanyanError, StartError
 from backend.server.tracing import Measured
 from backend.version import installed_version
 
@@ -60,13 +61,35 @@ class OpenTelemetry:
         """Nothing but where it belongs is noted."""
         return _Request(self, get_current(), submit, model, operation)
 
+    def refused(self, error: BanyanError, began: float, tenant: str, operation: str) -> None:
+        """Make the span of a request that does not reach the engine."""
+        told: dict[str, str | int] = {
+            "gen_ai.operation.name": operation,
+            "gen_ai.provider.name": "banyan",
+            "error.type": error.code,
+            "http.response.status_code": error.status,
+        }
+        if tenant:
+            told["banyan.tenant"] = tenant
+        offset = self._offset_ns()
+        span = self._tracer.start_span(
+            operation, None, trace.SpanKind.SERVER, told, start_time=offset + int(1e9 * began)
+        )
+        if error.status >= 500:  # by OpenTelemetry's conventions what a client did wrong is no error of a server's span
+            span.set_status(trace.StatusCode.ERROR)
+        span.end(offset + int(1e9 * self._clock()))
+
+    def _offset_ns(self) -> int:
+        """From the clock to Unix time."""
+        return self._wall_ns() - int(1e9 * self._clock())
+
     def close(self) -> None:
         """Send what waits."""
         self._provider.shutdown()
 
     def record(self, request: "_Request", measured: Measured) -> None:
         """Make the spans of a request that has ended."""
-        offset = self._wall_ns() - int(1e9 * self._clock())
+        offset = self._offset_ns()
 
         def at(seconds: float) -> int:
             return offset + int(1e9 * seconds)

@@ -34,6 +34,8 @@ OTHERS = {
     "allowed-hosts": ("a.example", "b.example,c.example"),
     "allowed-origins": ("https://a.example", "http://b.example:8080, https://[::1]"),
     "drain-seconds": ("3", "4"),
+    "log-level": ("info", "error"),
+    "log-format": ("json", "text"),
 }
 
 

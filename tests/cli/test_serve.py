@@ -269,7 +269,7 @@ async def test_drains(tokens: int, seconds: str) -> None:
         address = await asyncio.to_thread(server.wait_ready)
         sockets = await open_streams(address, 50, tokens)
         idle = await connect(f"ws://{address}/v1/responses")
-        server.process.send_signal(signal.SIGTERM)
+        os.killpg(server.process.pid, signal.SIGTERM)  # to the engine as well, as supervisors and terminals do
         await asyncio.sleep(0.1)
         assert await asyncio.to_thread(status, address, "/ready") == 503
         with pytest.raises(InvalidStatus) as refused:

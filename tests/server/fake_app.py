@@ -1,7 +1,7 @@
 """The real server before a fake engine, to build a client against: ``python -m tests.server.fake_app --port 8000``.
 
-The answers are words without sense. Saying "long" asks for a long one, "markdown" for a formatted one, "die" ends the
-engine.
+The answers are words without sense. Saying "long" asks for a long one, "while" for one of some seconds, "markdown" for
+a formatted one, "die" ends the engine.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Parrot:
         asked = text.rpartition("<|im_start|>user")[2].lower()
         if "die" in asked.split() and self.engine is not None:
             asyncio.get_running_loop().call_later(0.5, self.engine.die)
-        answer = MARKDOWN if "markdown" in asked else WORDS * (40 if "long" in asked else 1)
+        answer = MARKDOWN if "markdown" in asked else WORDS * (40 if "long" in asked else 10 if "while" in asked else 1)
         return itertools.chain(self._tokenizer.encode_plain(answer), itertools.repeat(min(self._tokenizer.stop_tokens)))
 
 

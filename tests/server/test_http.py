@@ -10,11 +10,9 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
-from websockets.asyncio.client import connect
 
 from backend.engine.messages import Load, Output, TokenCounts
 from backend.server.app import create_app
-from backend.server.run import HeadInTime
 from backend.server.sampling import Asked
 from tests.server.conftest import ANSWER, House
 
@@ -171,29 +169,6 @@ async def test_disconnects_end_the_generation(house: House) -> None:
     await asyncio.gather(*(one(stream) for stream in [True, False] * 10))
     await house.until_idle()
     assert len(house.engine.cancelled) == len(house.engine.submitted)
-
-
-async def test_a_connection_that_says_nothing_is_closed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not one whose body is slow, and no WebSocket."""
-    monkeypatch.setattr(HeadInTime, "head_seconds", 0.3)
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n"
-
-    async def left(said: str) -> bool:
-        """Whether the connection is still there a while after ``said``."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
-        writer.write(said.encode())
-        try:
-            await asyncio.wait_for(reader.read(), 1.0)
-        except TimeoutError:
-            return True
-        finally:
-            writer.close()
-        return False
-
-    async with connect(house.socket) as websocket:
-        assert await asyncio.gather(left(""), left(head[:-2]), left(head + "{")) == [False, False, True]
-        await websocket.send('{"type": "x.ping", "t": 1}')
-        assert "x.pong" in str(await websocket.recv())
 
 
 async def test_too_many_open_requests(client: httpx.AsyncClient, house: House) -> None:

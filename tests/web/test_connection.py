@@ -12,6 +12,7 @@ from tests.web.scripted import Cable, ScriptedServer
 from tests.web.visitor import Wire, ask, field, has_ended, is_connected, is_streaming
 
 LONG = "Please tell me everything, the long way."
+A_WHILE = "Please talk for a while."
 
 
 def test_server_restarted_in_the_middle_of_an_answer(chrome: Browser) -> None:
@@ -82,9 +83,9 @@ def test_the_real_server_goes_on_where_the_cable_was_cut(visit: Visit) -> None:
     cable = Cable(page)
     wire = Wire(page)
     page.goto(visit.url)
-    has_ended(ask(page, LONG))
+    has_ended(ask(page, A_WHILE))
     whole = page.get_by_test_id("answer").inner_text()
-    turn = ask(page, LONG)
+    turn = ask(page, A_WHILE)
     is_streaming(turn)
     before = turn.get_by_test_id("answer").inner_text()
     cable.cut()
@@ -170,10 +171,10 @@ def test_two_tabs_on_one_conversation(visit: Visit) -> None:
 
 def test_a_tab_that_is_closed_leaves_its_answer_to_another(visit: Visit) -> None:
     first = visit.open()
-    turn = ask(first, LONG)
+    turn = ask(first, A_WHILE)
     is_streaming(turn)
     second = visit.open()
-    second.get_by_role("button", name=re.compile("^Please tell me")).first.click()
+    second.get_by_role("button", name=re.compile("^Please talk")).first.click()
     expect(second.locator(".turn")).to_have_attribute("data-status", "streaming")
     first.close(run_before_unload=True)
     # It is either resumed to its end or said to be lost, never left hanging.

@@ -148,7 +148,7 @@ function loadCatalogue(line: Line): void {
   );
   fetchPrompts(key).then(
     (prompts) => current() && dispatch({ type: "prompts", prompts }),
-    (error: unknown) => current() && !isUnknownKey(error) && dispatch({ type: "notice", problem: promptsUnread }),
+    (error: unknown) => current() && !(error instanceof Refused) && dispatch({ type: "notice", problem: promptsUnread }),
   );
 }
 

@@ -29,10 +29,14 @@ describe("announcement", () => {
     expect(announcement(talk.do(lost(4403)).state)).toContain("may not talk");
   });
 
-  it("asks for a key, and says that one was refused", () => {
+  it("asks for a key, and says what is wrong with one", () => {
     const talk = new Talk().do({ type: "key-needed" });
     expect(announcement(talk.state)).toBe("Sign in with a key.");
-    expect(announcement(talk.do({ type: "key", key: "x" }, { type: "key-needed" }).state)).toBe("The key was refused.");
+    expect(announcement(talk.do({ type: "key", key: "x" }, { type: "key-needed" }).state)).toContain("does not know this key");
+    talk.do({ type: "key", key: "y" }).server({ type: "x.session", tenant: "alda", model: "m" });
+    expect(announcement(talk.do(lost(4401)).state)).toBe("This key is no longer valid");
+    expect(announcement(talk.do({ type: "key", key: "z" }, lost(4997)).state)).toBe("This key may not chat");
+    expect(announcement(talk.do({ type: "key", key: "x" }, { type: "key-needed" }).state)).toContain("does not know");
   });
 
   it("speaks of both sides at once, and of the live page only what is wrong with it", () => {

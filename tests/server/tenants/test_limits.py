@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 import json
+from array import array
 from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from backend.server.identity import LOCAL
 from backend.server.tenancy import Tenancy
 from backend.tenants.database import open_database
 from backend.tenants.errors import DatabaseError
 from backend.tenants.usage_store import UsageRecord
+from backend.text.conversation import Prompt
 from tests.server.tenants.conftest import CHAT, Walled, ask, events_until, until
 
 
@@ -179,3 +182,15 @@ async def test_chat_goes_on_without_the_database(walled: Walled, monkeypatch: py
         await until(lambda: walled.tenancy.directory.reachable)
         await until(lambda: len(walled.tenancy.usage.records("a")) == 1)
         assert "banyan:database_up 1.0" in (await client.get("/metrics")).text
+
+
+def test_who_ends_twice_is_recorded_once() -> None:
+    tenancy = Tenancy(None)
+    records: list[UsageRecord] = []
+    tenancy.gate.record = records.append
+    tenancy.gate.admit(LOCAL, 7, Prompt(array("I", [1, 2, 3]), ()))
+    meter = tenancy.gate.begin(7)
+    meter.started(0)
+    meter.ended(2, 1.0, "stop")
+    meter.ended(2, 1.0, "abort")
+    assert [(record.output_tokens, record.reason) for record in records] == [(2, "stop")]

@@ -8,7 +8,10 @@ import { readModel, readPrompts, readVersions, readVersionText, type Prompt } fr
 import { record, text } from "../model/fields";
 
 export class Refused extends Error {
-  constructor(readonly status: 401 | 403) {
+  constructor(
+    readonly status: 401 | 403,
+    readonly code: string | null = null,
+  ) {
     super(`refused with ${status}`);
   }
 }
@@ -42,7 +45,12 @@ const getJson = (path: string, key: string): Promise<unknown> => json(path, key,
 async function json(path: string, key: string, init: RequestInit): Promise<unknown> {
   const headers = { Accept: "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) };
   const response = await fetch(path, { ...init, headers });
-  if (response.status === 401 || response.status === 403) throw new Refused(response.status);
+  if (response.status === 401 || response.status === 403) throw new Refused(response.status, await codeIn(response));
   if (!response.ok) throw new Error(`${path}: ${response.status}`);
   return response.json();
+}
+
+/** The code of an error's body; null where somebody else than the server has answered. */
+async function codeIn(response: Response): Promise<string | null> {
+  return text(record(record(await response.json().catch(() => null)).error).code);
 }

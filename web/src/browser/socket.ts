@@ -2,7 +2,7 @@
  * A WebSocket to the server: opens, sends, reports. Knows the address, the subprotocol and that a key is shown as a
  * ticket; decides nothing: `model/link.ts` does.
  */
-import { ACCESS_REFUSED, KEY_REFUSED } from "../model/link";
+import { ACCESS_REFUSED, KEY_REFUSED, KEY_TOO_NARROW } from "../model/link";
 import { parseEvent, SUBPROTOCOL, type ClientEvent, type ServerEvent } from "../model/protocol";
 import { fetchTicket, Refused } from "./server";
 
@@ -63,5 +63,6 @@ export function createSocket(reports: SocketReports, open: () => Promise<WebSock
 /** The code that the server would have closed with, had there been a socket. */
 function codeOf(error: unknown): number {
   if (!(error instanceof Refused)) return NO_CONNECTION;
-  return error.status === 401 ? KEY_REFUSED : ACCESS_REFUSED;
+  if (error.status === 401) return KEY_REFUSED;
+  return error.code === "insufficient_scope" ? KEY_TOO_NARROW : ACCESS_REFUSED;
 }

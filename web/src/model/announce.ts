@@ -6,12 +6,12 @@ import { formatCount } from "./cache";
 import { SIDES } from "./compare";
 import { isActive, type Turn } from "./conversation";
 import type { Link } from "./link";
-import { fromRefusal } from "./problems";
+import { fromRefusal, ofSignIn } from "./problems";
 import { openConversation, type State } from "./state";
 
 /** The sentence for the state as it is; the live region speaks when it changes. */
 export function announcement(state: State): string {
-  if (state.signIn !== "none") return state.signIn === "refused" ? "The key was refused." : "Sign in with a key.";
+  if (state.signIn !== "none") return ofSignIn(state.signIn)?.title ?? "Sign in with a key.";
   if (state.link.phase === "backoff") return "No connection to the server. Trying again.";
   if (state.link.phase === "refused") return fromRefusal(state.link.closeCode).title;
   if (state.notice) return state.notice.title;

@@ -30,9 +30,11 @@ const LONGEST_DELAY_MS = 15_000;
 
 export const KEY_REFUSED = 4401;
 export const ACCESS_REFUSED = 4403;
+/** Not the server's: it knows the key and gives no ticket for it. */
+export const KEY_TOO_NARROW = 4997;
 
 // Codes of our server that are not to be retried: what the client sent or who it is was wrong...
-const REFUSALS = new Set([4400, KEY_REFUSED, ACCESS_REFUSED, 4429]);
+const REFUSALS = new Set([4400, KEY_REFUSED, ACCESS_REFUSED, KEY_TOO_NARROW, 4429]);
 // ...or the socket was idle, too old, or too slow to read: nothing is wrong with opening another when there is a need.
 const RESTS = new Set([4408, 4490, 4499]);
 

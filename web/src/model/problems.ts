@@ -1,8 +1,9 @@
 /**
  * What went wrong, in words, with the next step. Knows error codes and close codes; nothing of how they are shown.
  */
-import type { Link } from "./link";
+import { KEY_TOO_NARROW, type Link } from "./link";
 import type { WireError } from "./protocol";
+import type { State } from "./state";
 
 export interface Problem {
   title: string;
@@ -111,6 +112,32 @@ export const keyRefused: Problem = {
   retry: false,
 };
 
+export const keyEnded: Problem = {
+  title: "This key is no longer valid",
+  advice: "It was revoked or has expired. Sign in with another one: your conversations are still here.",
+  retry: false,
+};
+
+export const keyTooNarrow: Problem = {
+  title: "This key may not chat",
+  advice: "Use one that has the scope “chat”. Whoever runs this server hands them out.",
+  retry: false,
+};
+
+/** Why the page asks for a key, where it is more than that there is none. */
+export function ofSignIn(signIn: State["signIn"]): Problem | null {
+  switch (signIn) {
+    case "refused":
+      return keyRefused;
+    case "ended":
+      return keyEnded;
+    case "narrow":
+      return keyTooNarrow;
+    default:
+      return null;
+  }
+}
+
 /** Why the live page stays empty. */
 export function fromLiveRefusal(error: WireError): Problem {
   if (error.code === "insufficient_scope")
@@ -135,6 +162,8 @@ export function fromRefusal(code: number | null): Problem {
   switch (code) {
     case 4401:
       return { title: "The access key is no longer valid", advice: "Sign in with another one.", retry: true };
+    case KEY_TOO_NARROW:
+      return keyTooNarrow;
     case 4403:
       return {
         title: "This page may not talk to the server",

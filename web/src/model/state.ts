@@ -23,8 +23,8 @@ export interface State {
   link: Link;
   /** The page's own key; empty where the server wants none. Kept in memory and for this tab only. */
   key: string;
-  /** The server does not answer without a key, or not with this one. */
-  signIn: "none" | "needed" | "refused";
+  /** The server does not answer without a key, or not with this one, or not any more, or knows it and gives it nothing. */
+  signIn: "none" | "needed" | "refused" | "ended" | "narrow";
   model: string | null;
   tenant: string | null;
   maxContextTokens: number | null;

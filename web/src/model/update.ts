@@ -22,7 +22,7 @@ import { SIDES, firstOf, updateSide, type SideAction, type SideName } from "./co
 import { activeTurn, afterEvent, isActive, withTurn, type Conversation, type System, type Turn } from "./conversation";
 import { afterLoss, afterRefusal, dueEvent, sent, takenUp } from "./delivery";
 import { requestFor } from "./history";
-import { closed, confirmed, firstLink, KEY_REFUSED, opened, woken, type Link } from "./link";
+import { closed, confirmed, firstLink, KEY_REFUSED, KEY_TOO_NARROW, opened, woken, type Link } from "./link";
 import { deletedElsewhere, imported, opened as openedOne, pruned, removed, renamed, started, takenIn } from "./list";
 import { afterLive, LIVE_LANE, MAX_HZ, nothingYet } from "./live";
 import { fromLiveRefusal, fromServer } from "./problems";
@@ -148,7 +148,8 @@ function signIn(state: State, key: string): Next {
 }
 
 function askForKey(state: State): State {
-  return { ...state, signIn: state.key ? "refused" : "needed" };
+  const known = state.tenant === null ? "refused" : "ended";
+  return { ...state, signIn: state.key ? known : "needed" };
 }
 
 const connect = (line: Line): Effect => ({ type: "connect", line });
@@ -228,6 +229,7 @@ function lose(state: State, code: number, random: number): State {
   const waits = conversations.some((conversation) => isActive(activeTurn(conversation, state.tab)));
   // A connection that was closed for being slow or old is opened again at once where an answer waits for it.
   const lost = { ...state, link: link.phase === "resting" && waits ? woken(link) : link, conversations };
+  if (code === KEY_TOO_NARROW) return { ...lost, signIn: "narrow" };
   return code === KEY_REFUSED ? askForKey(lost) : lost;
 }
 

@@ -86,7 +86,7 @@ export function App({ state, intents }: { state: State; intents: Intents }) {
 }
 
 function View({ state, conversation, intents }: { state: State; conversation: Conversation; intents: Intents }) {
-  if (state.signIn !== "none") return <SignIn refused={state.signIn === "refused"} onKey={intents.signIn} />;
+  if (state.signIn !== "none") return <SignIn why={state.signIn} onKey={intents.signIn} />;
   if (state.page === "live") return <LivePage state={state} />;
   if (state.page === "compare") return <ComparePage state={state} intents={intents} />;
   const pending = pendingTurn(conversation, state.tab);

@@ -44,7 +44,7 @@ export function CacheTreeView({ live }: { live: Live }) {
         {nodes.length > 0 && `${words}.`}
         {picture.folded > 0 && ` ${formatCount(picture.folded)} branches are not drawn.`}
         {live.tree && live.tree.hiddenPages > 0 && ` ${formatCount(live.tree.hiddenPages)} more pages.`}
-        {live.tree && live.tree.otherPages > 0 && ` ${formatCount(live.tree.otherPages)} pages of other tenants.`}
+        {live.tree && live.tree.otherPages > 0 && ` ${formatCount(live.tree.otherPages)} pages are of other tenants.`}
       </p>
       {nodes.length > 0 && <AsList nodes={nodes} />}
     </section>

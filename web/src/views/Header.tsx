@@ -16,6 +16,7 @@ interface HeaderProps {
 export function Header({ state, onMenu, onSampling }: HeaderProps) {
   const conversation = openConversation(state);
   const set = countSet(conversation.sampling);
+  const signedIn = state.signIn === "none";
   return (
     <header class="header">
       <button type="button" class="quiet only-narrow" aria-label="Conversations" onClick={onMenu}>
@@ -30,13 +31,13 @@ export function Header({ state, onMenu, onSampling }: HeaderProps) {
             <span class="served-label">Model</span> <strong data-testid="model">{state.model}</strong>
           </>
         )}
-        {state.tenant && state.key && (
+        {state.tenant && state.key && signedIn && (
           <span class="served-tenant">
             <span class="served-label">as</span> <strong data-testid="tenant">{state.tenant}</strong>
           </span>
         )}
       </span>
-      {state.page === "chat" && state.signIn === "none" && (
+      {state.page === "chat" && signedIn && (
         <>
           <ContextMeter used={contextTokens(shown(conversation))} room={state.maxContextTokens} />
           <button type="button" class="small sampling-button" aria-label="Settings of this chat" onClick={onSampling}>
@@ -50,9 +51,9 @@ export function Header({ state, onMenu, onSampling }: HeaderProps) {
           </button>
         </>
       )}
-      <span class="link" data-phase={state.link.phase} data-testid="link">
+      <span class="link" data-phase={signedIn ? state.link.phase : "resting"} data-testid="link">
         <span class="dot" aria-hidden="true" />
-        <span class="link-label">{linkLabel(state.link)}</span>
+        <span class="link-label">{signedIn ? linkLabel(state.link) : "Signed out"}</span>
       </span>
     </header>
   );

@@ -1,13 +1,15 @@
 /** Asks for a key where the server wants one. The key stays in this tab. */
-import { keyRefused } from "../model/problems";
+import { ofSignIn } from "../model/problems";
+import type { State } from "../model/state";
 import { Mark } from "./Mark";
 
 interface SignInProps {
-  refused: boolean;
+  why: State["signIn"];
   onKey: (key: string) => void;
 }
 
-export function SignIn({ refused, onKey }: SignInProps) {
+export function SignIn({ why, onKey }: SignInProps) {
+  const problem = ofSignIn(why);
   return (
     <div class="scroll">
       <form
@@ -20,10 +22,10 @@ export function SignIn({ refused, onKey }: SignInProps) {
         <Mark size={56} />
         <h1>Sign in</h1>
         <p>This server answers those who have a key. Whoever runs it hands them out.</p>
-        {refused && (
+        {problem && (
           <div class="problem" role="group" aria-label="Problem">
             <p>
-              <strong>{keyRefused.title}.</strong> {keyRefused.advice}
+              <strong>{problem.title}.</strong> {problem.advice}
             </p>
           </div>
         )}
