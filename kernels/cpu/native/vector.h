@@ -119,6 +119,10 @@ inline float sum(Floats v) {
 }
 
 inline Floats choose(Ints mask, Floats yes, Floats no) { return (Floats)(((Ints)yes & mask) | ((Ints)no & ~mask)); }
+inline Ints max(Ints a, Ints b) {
+  const Ints mask = a > b;
+  return (a & mask) | (b & ~mask);
+}
 inline Floats max(Floats a, Floats b) { return choose(a > b, a, b); }
 
 inline float max(Floats v) {
