@@ -4,6 +4,10 @@
 
 #include <cstdint>
 
+// Numbers up to which work between products is done by one thread. The others sleep soon when they have nothing to do, and
+// to wake them costs more than all but a few short rows.
+constexpr int64_t ALONE = 4096;
+
 enum WeightKind { WEIGHT_FLOAT = 0, WEIGHT_BF16 = 1, WEIGHT_INT8 = 2 };
 enum KvKind { KV_FLOAT = 0, KV_BF16 = 1 };
 

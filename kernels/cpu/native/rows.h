@@ -55,7 +55,7 @@ inline Rows<Input> tiled(RowStore<Input>& store, int64_t rows, int64_t depth, in
   if ((int64_t)store.data.size() < rows * depth) store.data.resize(rows * depth);
   Input* data = store.data.data();
   const Rows<Input> made{data, store.scale.data(), rows, tile_count(rows), depth};
-#pragma omp parallel for num_threads(threads) schedule(static) if (rows * depth > 16384)
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * depth > ALONE)
   for (int64_t t = 0; t < made.tiles; ++t) {
     const int64_t first = made.first(t), count = made.first(t + 1) - first;
     for (int64_t r = 0; r < count; ++r) row(first + r, data + first * depth + r * step, count);
