@@ -139,15 +139,18 @@ class Runner:
             return "the chunk has no tokens"
         if end > self._max_context:
             return f"position {end - 1} is past the context of {self._max_context} tokens"
-        if any(not 0 <= page < self.pool.pages for page in chunk.new_pages):
+        if chunk.new_pages and not 0 <= min(chunk.new_pages) <= max(chunk.new_pages) < self.pool.pages:
             return f"page ids {chunk.new_pages} are not all in a pool of {self.pool.pages}"
         room = int(self._tables.held[slot]) + len(chunk.new_pages)
         if room > self._tables.pages.shape[1]:
             return f"{room} pages are more than a context of {self._max_context} tokens has"
-        self._tables.append(slot, chunk.new_pages)
+        if chunk.new_pages:
+            self._tables.append(slot, chunk.new_pages)
         if room * self.pool.page_size < end:
             return f"{room} pages of {self.pool.page_size} tokens do not reach position {end - 1}"
-        ids = _token_ids(chunk)[chunk.chain :]  # the first of a chain is one that was drawn
+        if chunk.chain and chunk.count == 1:
+            return ""  # a token that was drawn
+        ids = _token_ids(chunk)[chunk.chain :]
         if len(ids) and int(ids.max()) >= self.model.config.vocab_size:
             return f"token id {int(ids.max())} is outside of the vocabulary of {self.model.config.vocab_size}"
         return ""

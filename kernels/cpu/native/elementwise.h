@@ -35,6 +35,19 @@ inline void rms_norm(const NormCall& call, int threads) {
   }
 }
 
+inline void rows_finite(const FiniteCall& call, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (call.rows * call.width > ALONE)
+  for (int64_t r = 0; r < call.rows; ++r) {
+    const float* x = call.x + r * call.stride;
+    Floats sums = {};
+    int64_t i = 0;
+    for (; i + LANES <= call.width; i += LANES) sums += load(x + i);
+    float total = sum(sums);
+    for (; i < call.width; ++i) total += x[i];
+    call.finite[r] = std::fabs(total) <= 3.4028235e38f;
+  }
+}
+
 template <typename Kv>
 inline void rotate_row(const RotateCall& call, int64_t r) {
   const Pool& pool = call.pool;

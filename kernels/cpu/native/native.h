@@ -37,6 +37,13 @@ struct NormCall {
   float eps;
 };
 
+// finite [rows]: whether the sum of a row of [rows, width] is.
+struct FiniteCall {
+  const float* x;
+  int64_t rows, width, stride;
+  bool* finite;
+};
+
 // The pool: [pages, layers, 2, kv_heads] tiles; a tile of values is [page_size][head_dim], a tile of keys is transposed,
 // [head_dim][page_size].
 struct Pool {
@@ -126,6 +133,7 @@ struct Variant {
   void (*linear)(const LinearCall&, int threads);
   void (*pack)(int kind, const void* from, int64_t width, int64_t depth, bool gated, void* to);
   void (*embedding)(const LinearCall& table, const int64_t* tokens, int64_t rows, float* out);
+  void (*rows_finite)(const FiniteCall&, int threads);
   void (*rms_norm)(const NormCall&, int threads);
   void (*rotate)(const RotateCall&, int threads);
   void (*attention)(const AttentionCall&, int threads);
