@@ -46,7 +46,7 @@ SHARED, OWN = 512, 18  # tokens of a prompt in ``share``
 PROMPT, TENANTS = 40, 8  # in ``growth``
 PAGES_A_ROW = 8
 TURN = 4  # steps
-COMPUTING = ("linear", "embedding", "rms_norm", "rotate", "attention", "decode", "sample")
+COMPUTING = ("linear", "embedding", "rows_finite", "rms_norm", "rotate", "attention", "decode", "sample")
 
 
 class LibraryTime:
