@@ -125,7 +125,7 @@ def test_cleared_slots_are_zero_and_others_stay(native, monkeypatch) -> None:
 def test_rows_finite(rows, width) -> None:
     x = torch.randn(rows, width + 3)[:, :width]
     for row, value in enumerate([0.0, float("inf"), float("nan"), float("-inf"), 1e4][:rows]):
-        x[row, (row * 7 - 1) % width] = value
+        x[row, -1] = value
     assert rows_finite(x).tolist() == [True, False, False, False, True, True][:rows]
 
 

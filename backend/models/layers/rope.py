@@ -14,7 +14,6 @@ import torch
 from backend.errors import StartError
 from backend.models.config import RopeConfig
 
-
 LARGEST_TABLE = 1 << 20
 """Angles; so many are 8 MB in float32."""
 
