@@ -132,29 +132,36 @@ class Runner:
 
     def _append(self, chunk: Chunk) -> str:
         """Take over the chunk's pages; returns why it cannot be computed, or an empty string."""
-        slot, end = chunk.slot, chunk.start + chunk.count
+        slot, count, pages = chunk.slot, chunk.count, chunk.new_pages
+        end = chunk.start + count
         if slot in self._broken:
             return self._broken[slot]
-        if chunk.count == 0:
+        if count == 0:
             return "the chunk has no tokens"
         if end > self._max_context:
             return f"position {end - 1} is past the context of {self._max_context} tokens"
-        if any(not 0 <= page < self.pool.pages for page in chunk.new_pages):
-            return f"page ids {chunk.new_pages} are not all in a pool of {self.pool.pages}"
-        room = int(self._tables.held[slot]) + len(chunk.new_pages)
-        if room > self._tables.pages.shape[1]:
-            return f"{room} pages are more than a context of {self._max_context} tokens has"
-        self._tables.append(slot, chunk.new_pages)
+        room = int(self._tables.held[slot]) + len(pages)
+        if pages:
+            if not 0 <= min(pages) <= max(pages) < self.pool.pages:
+                return f"page ids {pages} are not all in a pool of {self.pool.pages}"
+            if room > self._tables.pages.shape[1]:
+                return f"{room} pages are more than a context of {self._max_context} tokens has"
+            self._tables.append(slot, pages)
         if room * self.pool.page_size < end:
             return f"{room} pages of {self.pool.page_size} tokens do not reach position {end - 1}"
-        ids = _token_ids(chunk)[chunk.chain :]  # the first of a chain is one that was drawn
-        if len(ids) and int(ids.max()) >= self.model.config.vocab_size:
-            return f"token id {int(ids.max())} is outside of the vocabulary of {self.model.config.vocab_size}"
+        if count == chunk.chain:
+            return ""  # the first of a chain is one that was drawn
+        # Most chunks are one token, and numpy takes long for one.
+        largest = int.from_bytes(chunk.tokens, "little") if count == 1 else int(_token_ids(chunk)[chunk.chain :].max())
+        if largest >= self.model.config.vocab_size:
+            return f"token id {largest} is outside of the vocabulary of {self.model.config.vocab_size}"
         return ""
 
     def _not_finite(self, step: StepBatch, finite: np.ndarray) -> dict[int, str]:
         """Requests with a state that is not a number. What they wrote is zeroed, so that nobody reads it out of a
         reused page."""
+        if finite.all():
+            return {}
         counts = np.diff(step.first_rows, append=sum(chunk.count for chunk in step.chunks))
         rows = finite[: int(counts.sum())]
         if rows.all():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-VERSION = 3
+VERSION = 4
 PATH = Path(__file__).with_name("libbanyan_cpu.so")
 WEIGHT_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 KV_KINDS = {torch.float32: 0, torch.bfloat16: 1}
@@ -35,6 +35,18 @@ class LinearCall(Structure):
         ("bias", c_void_p),
         ("out", c_void_p),
         ("out_stride", c_int64),
+    )
+
+
+class FiniteCall(Structure):
+    """``FiniteCall`` of native.h."""
+
+    _fields_ = (
+        ("x", c_void_p),
+        ("rows", c_int64),
+        ("width", c_int64),
+        ("stride", c_int64),
+        ("finite", c_void_p),
     )
 
 
@@ -175,6 +187,7 @@ CALLS = {
     "banyan_linear": ([POINTER(LinearCall), c_int], None),
     "banyan_pack": ([c_int, c_void_p, c_int64, c_int64, c_int, c_void_p], None),
     "banyan_embedding": ([POINTER(LinearCall), c_void_p, c_int64, c_void_p], None),
+    "banyan_rows_finite": ([POINTER(FiniteCall), c_int], None),
     "banyan_rms_norm": ([POINTER(NormCall), c_int], None),
     "banyan_rotate": ([POINTER(RotateCall), c_int], None),
     "banyan_attention": ([POINTER(AttentionCall), c_int], None),

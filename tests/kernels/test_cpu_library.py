@@ -131,19 +131,19 @@ def test_shared_runs_change_no_bit(variant, page_size, dtype) -> None:
 
 def test_threads_change_no_bit() -> None:
     counts, starts, tables, pool, q = make_case([1, 40, 1], [300, 100, 17], 6, 2, 64, 16)
-    ready, x = prepare(torch.randn(300, 200)), torch.randn(33, 200)
+    weights = [prepare(torch.randn(300, 200), gated=int8, int8=int8) for int8 in (False, True)]
+    x = torch.randn(433, 200)  # more than a block of rows
     before = torch.get_num_threads()
     results = []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             plan = plan_attention(counts, starts, tables, pool)
-            results.append((linear(x, ready), paged_attention(q, pool, 0, plan, 0.1)))
+            results.append((*(linear(x, weight) for weight in weights), paged_attention(q, pool, 0, plan, 0.1)))
     finally:
         torch.set_num_threads(before)
-    for product, attended in results[1:]:
-        assert torch.equal(product, results[0][0])
-        assert torch.equal(attended, results[0][1])
+    for other in results[1:]:
+        assert all(torch.equal(one, first) for one, first in zip(other, results[0], strict=True))
 
 
 def test_scores_far_apart_and_large() -> None:

@@ -9,6 +9,7 @@ from kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from kernels.reference.kv_write import kv_write
 from kernels.reference.rope import rope
 from kernels.rms_norm import rms_norm
+from kernels.rows_finite import rows_finite
 from kernels.silu_and_mul import silu_and_mul
 
 
@@ -118,3 +119,16 @@ def test_cleared_slots_are_zero_and_others_stay(native, monkeypatch) -> None:
     assert not after[slots // 5, :, :, :, slots % 5].any()
     before[slots // 5, :, :, :, slots % 5] = 0
     assert torch.equal(after, before)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(0, 8), (1, 1), (6, 576), (6, 4099)])
+def test_rows_finite(rows, width) -> None:
+    x = torch.randn(rows, width + 3)[:, :width]
+    for row, value in enumerate([0.0, float("inf"), float("nan"), float("-inf"), 1e4][:rows]):
+        x[row, -1] = value
+    assert rows_finite(x).tolist() == [True, False, False, False, True, True][:rows]
+
+
+def test_a_row_whose_sum_is_too_large_is_not_finite() -> None:
+    x = torch.tensor([[3e38, 3e38], [3e38, -3e38]])
+    assert rows_finite(x).tolist() == [False, True]

@@ -14,17 +14,20 @@ import torch
 from backend.errors import StartError
 from backend.models.config import RopeConfig
 
+LARGEST_TABLE = 1 << 20
+"""Angles; so many are 8 MB in float32."""
+
 
 class RotaryEmbedding:
-    """Cosines and sines of a step, shared by all layers. On a GPU they are looked up: one launch instead of eight, for
-    ``4 * max_positions * head_dim / 2`` bytes in 16 bits."""
+    """Cosines and sines of a step, shared by all layers. They are looked up: one operation instead of eight, for
+    ``4 * max_positions * head_dim / 2`` bytes in 16 bits. On a CPU only where the table is small."""
 
     def __init__(self, config: RopeConfig, dtype: torch.dtype, device: torch.device, max_positions: int) -> None:
         self._frequencies = torch.tensor(config.inverse_frequencies, dtype=torch.float32, device=device)
         self._factor = config.factor
         self._dtype = dtype
         self._table: torch.Tensor | None = None
-        if device.type == "cuda":
+        if device.type == "cuda" or max_positions * len(config.inverse_frequencies) <= LARGEST_TABLE:
             self._table = self._computed(torch.arange(max_positions, device=device))
 
     def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

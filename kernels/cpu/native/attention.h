@@ -46,9 +46,11 @@ struct Block {
 // How many vectors of sums a tile of `rows` takes at a time, a power of two up to 4.
 constexpr int vectors(int rows) { return rows * 4 <= SUMS ? 4 : rows * 2 <= SUMS ? 2 : 1; }
 
-// scores [ROWS][BLOCK] = queries [ROWS][dim] times the keys of the block.
-template <int ROWS, typename Number>
-inline void score(const float* queries, int64_t dim, const Block<Number>& block, float* scores) {
+// scores [ROWS][BLOCK] = queries [ROWS][dim] times the keys of the block. DIM is the head's size if it is a usual one, else
+// 0: rows at constant distances need no registers for their addresses.
+template <int ROWS, int DIM, typename Number>
+inline void score(const float* queries, int64_t any_dim, const Block<Number>& block, float* scores) {
+  const int64_t dim = DIM ? DIM : any_dim;
   constexpr int per_group = KEYS / LANES, groups = std::max(1, vectors(ROWS) / per_group), width = groups * per_group;
   for (int group = 0; group < GROUPS; group += groups) {
     Floats sums[ROWS][width] = {};
@@ -98,8 +100,10 @@ inline void weigh(const float* weights, const Block<Number>& block, int64_t vali
 template <int ROWS, typename Number>
 inline void score(int rows, const float* queries, int64_t dim, const Block<Number>& block, float* scores) {
   if constexpr (ROWS > 0) {
-    if (rows == ROWS) return score<ROWS>(queries, dim, block, scores);
-    score<ROWS - 1>(rows, queries, dim, block, scores);
+    if (rows != ROWS) return score<ROWS - 1>(rows, queries, dim, block, scores);
+    if (dim == 64) return score<ROWS, 64>(queries, dim, block, scores);
+    if (dim == 128) return score<ROWS, 128>(queries, dim, block, scores);
+    score<ROWS, 0>(queries, dim, block, scores);
   }
 }
 
@@ -192,24 +196,37 @@ struct Scratch {
   }
 };
 
-// Scores of one query in a block -> weights; returns what the sums so far are to be multiplied by. At least one key is
-// seen.
-__attribute__((noinline)) inline float soften(float* scores, int64_t visible, float& most, float& total) {
-  for (int64_t j = visible; j < BLOCK; ++j) scores[j] = -INFINITY;  // weighs 0
-  Floats largest = load(scores);
-  for (int j = LANES; j < BLOCK; j += LANES) largest = max(largest, load(scores + j));
-  const float now = std::max(most, max(largest));
-  const Floats highest = splat(now);
-  Floats sums = {};
-  for (int j = 0; j < BLOCK; j += LANES) {
-    const Floats weight = exp2(load(scores + j) - highest);
-    store(scores + j, weight);
-    sums += weight;
+// Scores of a tile's rows in a block -> weights. `visible` keys of each are seen, at least one; `factor`: what the sums so
+// far are to be multiplied by. Rows go through each part together, since a row's steps wait for each other.
+__attribute__((noinline)) inline void soften(float* scores, int rows, const int64_t* visible, float* most, float* total,
+                                             float* factor) {
+  float now[TILE];
+  for (int r = 0; r < rows; ++r) {
+    float* row = scores + r * BLOCK;
+    for (int64_t j = visible[r]; j < BLOCK; ++j) row[j] = -INFINITY;  // weighs 0
+    Floats largest = load(row), second = load(row + LANES);
+    for (int j = 2 * LANES; j < BLOCK; j += 2 * LANES)
+      largest = max(largest, load(row + j)), second = max(second, load(row + j + LANES));
+    now[r] = std::max(most[r], max(max(largest, second)));
   }
-  const float before = exp2(splat(most - now))[0];
-  total = total * before + sum(sums);
-  most = now;
-  return before;
+  for (int r = 0; r < rows; ++r) factor[r] = most[r] - now[r], most[r] = now[r];
+  for (int r = 0; r < rows; r += LANES) {
+    Floats before = {};
+    std::memcpy(&before, factor + r, std::min(LANES, rows - r) * sizeof(float));
+    before = exp2_below(before);
+    std::memcpy(factor + r, &before, std::min(LANES, rows - r) * sizeof(float));
+  }
+  for (int r = 0; r < rows; ++r) {
+    float* row = scores + r * BLOCK;
+    const Floats highest = splat(now[r]);
+    Floats sums = {};
+    for (int j = 0; j < BLOCK; j += LANES) {
+      const Floats weight = exp2_below(load(row + j) - highest);
+      store(row + j, weight);
+      sums += weight;
+    }
+    total[r] = total[r] * factor[r] + sum(sums);
+  }
 }
 
 // One block for queries begin .. end - 1 of a task; `position` is that of the query's row.
@@ -221,13 +238,14 @@ inline void attend(const Block<Number>& block, int64_t key, int64_t valid, int64
     const int rows = (end - begin + tiles - 1) / tiles;
     float* sums = scratch.sums.data() + begin * padded;
     score<TILE>(rows, scratch.queries.data() + begin * head_dim, head_dim, block, scores);
-    for (int64_t i = 0; i < rows; ++i) {
-      const int64_t seen = std::min(valid, positions[(begin + i) / group] + 1 - key);
-      const float before = soften(scores + i * BLOCK, seen, scratch.most[begin + i], scratch.total[begin + i]);
-      if (before != 1.0f)
+    int64_t seen[TILE];
+    float factor[TILE];
+    for (int i = 0; i < rows; ++i) seen[i] = std::min(valid, positions[(begin + i) / group] + 1 - key);
+    soften(scores, rows, seen, scratch.most.data() + begin, scratch.total.data() + begin, factor);
+    for (int i = 0; i < rows; ++i)
+      if (factor[i] != 1.0f)
         for (int64_t d = 0; d < padded; d += LANES)
-          store(sums + i * padded + d, load(sums + i * padded + d) * splat(before));
-    }
+          store(sums + i * padded + d, load(sums + i * padded + d) * splat(factor[i]));
     weigh<TILE>(rows, scores, block, valid, padded, sums);
     begin += rows;
   }
@@ -259,7 +277,11 @@ inline void run(const AttentionCall& call, const Task& task, const Part* parts, 
     int64_t row = part.first - task.first;
     for (int64_t key = part.begin; key < part.end; key += BLOCK) {
       const int64_t valid = std::min<int64_t>(BLOCK, part.end - key);
-      if (part.rows * group <= 2 * TILE && key + BLOCK < part.end) pages.prefetch(key + BLOCK, part.end);
+      // The next block, of this part or of the next one.
+      if (key + BLOCK < part.end)
+        pages.prefetch(key + BLOCK, part.end);
+      else if (p + 1 < task.part + task.parts)
+        Pages<Kv>(call, task.kv_head, parts[p + 1].item).prefetch(parts[p + 1].begin, parts[p + 1].end);
       // Rows of one item see ever more keys: the first that sees this block.
       while (positions[row] < key) ++row;
       if (fit)
@@ -279,10 +301,20 @@ inline void run(const AttentionCall& call, const Task& task, const Part* parts, 
     }
 }
 
+// A step's work, the same in every layer.
+struct Schedule {
+  std::vector<Task> tasks;
+  std::vector<Part> parts;
+  std::vector<int64_t> positions;
+};
+
 // Tasks and their parts. An item's rows and those of everybody it shares keys with are neighbours: they form families,
 // and a family is cut into tasks of about QUERIES queries, or fewer where threads would have nothing to do.
-inline void lay_out(const AttentionCall& call, int threads, std::vector<Task>& tasks, std::vector<Part>& parts,
-                    std::vector<int64_t>& positions) {
+inline void lay_out(const AttentionCall& call, int threads, Schedule& schedule) {
+  std::vector<Task>& tasks = schedule.tasks;
+  std::vector<Part>& parts = schedule.parts;
+  std::vector<int64_t>& positions = schedule.positions;
+  tasks.clear(), parts.clear(), positions.clear();
   std::vector<int64_t> first(call.items + 1, 0), own(call.items, 0);  // own: where an item's private keys begin
   for (int64_t i = 0; i < call.items; ++i) {
     first[i + 1] = first[i] + call.counts[i];
@@ -332,23 +364,21 @@ inline void lay_out(const AttentionCall& call, int threads, std::vector<Task>& t
   std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.cost > b.cost; });
 }
 
-inline void attention(const AttentionCall& call, int threads) {
-  static thread_local std::vector<Task> tasks;
-  static thread_local std::vector<Part> parts;
-  static thread_local std::vector<int64_t> positions;
-  tasks.clear(), parts.clear(), positions.clear();
-  lay_out(call, threads, tasks, parts, positions);
-  const Task* task = tasks.data();
-  const Part* part = parts.data();
-  const int64_t* position = positions.data();
-  const int64_t count = tasks.size();
+inline void attention(const AttentionCall& call, const Schedule& schedule, int threads) {
+  const int64_t count = schedule.tasks.size();
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
   for (int64_t t = 0; t < count; ++t) {
     if (call.pool.kind == KV_FLOAT)
-      run<float>(call, task[t], part, position);
+      run<float>(call, schedule.tasks[t], schedule.parts.data(), schedule.positions.data());
     else
-      run<bf16>(call, task[t], part, position);
+      run<bf16>(call, schedule.tasks[t], schedule.parts.data(), schedule.positions.data());
   }
+}
+
+inline void attention(const AttentionCall& call, int threads) {
+  static thread_local Schedule schedule;
+  lay_out(call, threads, schedule);
+  attention(call, schedule, threads);
 }
 
 }  // namespace BANYAN_ISA

@@ -24,6 +24,8 @@ inline void decode(const DecodeCall& call, int threads) {
   AttentionCall attend = call.attention;
   const int64_t rows = call.rows, wide = attend.heads * attend.pool.head_dim;
   x.resize(rows * call.hidden), query.resize(rows * wide), attended.resize(rows * wide);
+  static thread_local Schedule schedule;
+  lay_out(attend, threads, schedule);
   const float* added = nullptr;
   for (int64_t l = 0; l < call.layer_count; ++l) {
     const LayerWeights& layer = call.layers[l];
@@ -33,7 +35,7 @@ inline void decode(const DecodeCall& call, int threads) {
     turn.q_norm = layer.q_norm, turn.k_norm = layer.k_norm;
     rotate(turn, threads);
     attend.q = query.data(), attend.out = attended.data(), attend.layer = l;
-    attention(attend, threads);
+    attention(attend, schedule, threads);
     multiply(layer.output, attended.data(), rows, out, threads);
     rms_norm({out.data(), call.residual, layer.mlp_norm, x.data(), rows, call.hidden, call.eps}, threads);
     multiply(layer.gate_up, x.data(), rows, gated, threads);

@@ -31,7 +31,7 @@ static const Variant* variant = fits(nullptr);
 extern "C" {
 
 // Changes with every change of a struct or a call.
-int banyan_version() { return 3; }
+int banyan_version() { return 4; }
 
 // Switches to a variant by name (avx512vnni, avx512, avx2, portable), for tests; 0 when this CPU cannot run it.
 int banyan_use(const char* name) {
@@ -49,6 +49,7 @@ void banyan_pack(int kind, const void* from, int64_t width, int64_t depth, int g
 void banyan_embedding(const LinearCall* table, const int64_t* tokens, int64_t rows, float* out) {
   variant->embedding(*table, tokens, rows, out);
 }
+void banyan_rows_finite(const FiniteCall* call, int threads) { variant->rows_finite(*call, threads); }
 void banyan_rms_norm(const NormCall* call, int threads) { variant->rms_norm(*call, threads); }
 void banyan_rotate(const RotateCall* call, int threads) { variant->rotate(*call, threads); }
 void banyan_attention(const AttentionCall* call, int threads) { variant->attention(*call, threads); }

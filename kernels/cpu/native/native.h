@@ -4,6 +4,10 @@
 
 #include <cstdint>
 
+// Numbers up to which work between products is done by one thread. The others sleep soon when they have nothing to do, and
+// to wake them costs more than all but a few short rows.
+constexpr int64_t ALONE = 4096;
+
 enum WeightKind { WEIGHT_FLOAT = 0, WEIGHT_BF16 = 1, WEIGHT_INT8 = 2 };
 enum KvKind { KV_FLOAT = 0, KV_BF16 = 1 };
 
@@ -31,6 +35,13 @@ struct NormCall {
   float* out;
   int64_t rows, width;
   float eps;
+};
+
+// finite [rows]: whether the sum of a row of [rows, width] is.
+struct FiniteCall {
+  const float* x;
+  int64_t rows, width, stride;
+  bool* finite;
 };
 
 // The pool: [pages, layers, 2, kv_heads] tiles; a tile of values is [page_size][head_dim], a tile of keys is transposed,
@@ -122,6 +133,7 @@ struct Variant {
   void (*linear)(const LinearCall&, int threads);
   void (*pack)(int kind, const void* from, int64_t width, int64_t depth, bool gated, void* to);
   void (*embedding)(const LinearCall& table, const int64_t* tokens, int64_t rows, float* out);
+  void (*rows_finite)(const FiniteCall&, int threads);
   void (*rms_norm)(const NormCall&, int threads);
   void (*rotate)(const RotateCall&, int threads);
   void (*attention)(const AttentionCall&, int threads);

@@ -17,6 +17,6 @@ void sample(const SampleCall& call, int threads);  // sample.cpp
 extern const Variant SYMBOL(banyan_, BANYAN_ISA);
 const Variant SYMBOL(banyan_, BANYAN_ISA) = {
     NAME(BANYAN_ISA),     BANYAN_ISA::PANEL,    BANYAN_ISA::linear, BANYAN_ISA::pack,
-    BANYAN_ISA::embedding, BANYAN_ISA::rms_norm, BANYAN_ISA::rotate, BANYAN_ISA::attention,
-    BANYAN_ISA::decode,   BANYAN_ISA::sample,
+    BANYAN_ISA::embedding, BANYAN_ISA::rows_finite, BANYAN_ISA::rms_norm, BANYAN_ISA::rotate,
+    BANYAN_ISA::attention, BANYAN_ISA::decode, BANYAN_ISA::sample,
 };

@@ -119,21 +119,31 @@ inline float sum(Floats v) {
 }
 
 inline Floats choose(Ints mask, Floats yes, Floats no) { return (Floats)(((Ints)yes & mask) | ((Ints)no & ~mask)); }
-inline Floats max(Floats a, Floats b) { return choose(a > b, a, b); }
+inline Ints max(Ints a, Ints b) {
+  const Ints mask = a > b;
+  return (a & mask) | (b & ~mask);
+}
+inline Floats max(Floats a, Floats b) {
+#if LANES == 16
+  return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
+#elif LANES == 8
+  return (Floats)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return choose(a > b, a, b);
+#endif
+}
 
 inline float max(Floats v) {
   float x[LANES];
   std::memcpy(x, &v, sizeof x);
-  float most = x[0];
-  for (int i = 1; i < LANES; ++i) most = x[i] > most ? x[i] : most;
-  return most;
+  for (int half = LANES / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) x[i] = x[i] > x[i + half] ? x[i] : x[i + half];
+  return x[0];
 }
 
-// 2**x, relative error below 2e-7; 0 from -126 downwards (also for -inf), finite upwards (clamped at 127).
-inline Floats exp2(Floats x) {
+// 2**x for -127 < x < 128, relative error below 2e-7.
+inline Floats exp2_within(Floats x) {
   const Floats magic = splat(12582912.0f);  // 1.5 * 2**23: adding it rounds to an integer in the low bits
-  const Ints tiny = x < splat(-126.0f);
-  x = choose(x > splat(127.0f), splat(127.0f), x);
   const Floats shifted = x + magic;
   const Floats part = x - (shifted - magic);  // -0.5 .. 0.5
   // Taylor's series of 2**part around 0, coefficients ln(2)**n / n!; the first term left out is below 2e-8 there.
@@ -144,8 +154,14 @@ inline Floats exp2(Floats x) {
   p = p * part + splat(2.402265069591007e-1f);
   p = p * part + splat(6.931471805599453e-1f);
   p = p * part + splat(1.0f);
-  const Ints power = ((Ints)shifted - (Ints)magic) << 23;
-  return (Floats)((Ints)((Floats)((Ints)p + power)) & ~tiny);
+  // The magic number's own bits leave to the left.
+  return (Floats)((Ints)p + ((Ints)shifted << 23));
 }
+
+// 2**x of what is at most 0 (or NaN); 0 from -126 downwards (also for -inf).
+inline Floats exp2_below(Floats x) { return (Floats)((Ints)exp2_within(x) & ~(Ints)(x < splat(-126.0f))); }
+
+// 2**x, 0 from -126 downwards (also for -inf), finite upwards (clamped at 127).
+inline Floats exp2(Floats x) { return exp2_below(choose(x > splat(127.0f), splat(127.0f), x)); }
 
 }  // namespace BANYAN_ISA
