@@ -18,9 +18,10 @@ from tests.web.scripted import ScriptedServer
 expect.set_options(timeout=10_000)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chrome() -> Iterator[Browser]:
-    """One browser for all tests; each test gets its own context."""
+    """One browser for a file of tests; each test gets its own context. Not for longer: as long as it is open an event
+    loop runs in this thread, and asynchronous tests of another file could not run theirs."""
     if chromium.executable() is None:
         if os.environ.get("CI"):
             pytest.fail(chromium.HOW_TO_INSTALL)
