@@ -16,7 +16,8 @@ from backend import config
 from backend.cli.main import build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
-UNIT, CONTAINER = ROOT / "deploy" / "banyan.service", ROOT / "deploy" / "Containerfile"
+DEPLOY = ROOT / "docs" / "deploy"
+UNIT, CONTAINER = DEPLOY / "banyan.service", DEPLOY / "Containerfile"
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
