@@ -55,6 +55,10 @@ inputs() {
   $make $burst --text-seed 61 --seed 61 >w/burst.jsonl
   $make $varied --text-seed 62 --seed 62 >w/varied.jsonl
   $make $varied --text-seed 62 --seed 62 --flat >w/varied.flat.jsonl
+  # ... and such answers to people who share long system prompts.
+  local crowd="--tenants 4 --system-tokens 1024 --conversations 32 --turns 1 --out-median 24 --out-sigma 1.4 --out-min 2"
+  $make $crowd --text-seed 63 --seed 63 >w/crowd.jsonl
+  $make $crowd --text-seed 63 --seed 63 --flat >w/crowd.flat.jsonl
 }
 
 # measure NAME PORT MODEL_NAME COMMAND...
@@ -66,7 +70,7 @@ measure() {
   [ -z "${AUTOGROUP_NICE:-}" ] || nice=(--autogroup-nice "$AUTOGROUP_NICE")
   setsid --wait "$python" "$bench/measure.py" --name "$name" --port "$port" --model "$model" --runs "$runs" \
     --warm w/warm.jsonl --workloads 'w/chat.{i}.jsonl' --out results --start-limit 300 "${nice[@]}" \
-    --also burst=w/burst.jsonl@16 --also varied=w/varied.jsonl@32 --also prefill=w/prefill.jsonl@6 --also decode16=w/decode16.jsonl@16 --also decode1=w/decode1.jsonl@1 -- "$@"
+    --also burst=w/burst.jsonl@16 --also varied=w/varied.jsonl@32 --also crowd=w/crowd.jsonl@32 --also prefill=w/prefill.jsonl@6 --also decode16=w/decode16.jsonl@16 --also decode1=w/decode1.jsonl@1 -- "$@"
 }
 
 checkpoint() {
@@ -108,8 +112,10 @@ llamacpp() {
 # Batches of 16 in the order of arrival, each until its longest answer is done.
 static() {
   cd "$scratch"
-  OMP_NUM_THREADS=$cores "$root/.venv/bin/python" "$bench/offline_hf.py" --model "$(checkpoint "$1")" \
-    --workload w/varied.flat.jsonl --mode static --batch 16 --threads "$cores" | tee "results/static-$1.json"
+  for name in varied crowd; do
+    OMP_NUM_THREADS=$cores "$root/.venv/bin/python" "$bench/offline_hf.py" --model "$(checkpoint "$1")" \
+      --workload "w/$name.flat.jsonl" --mode static --batch 16 --threads "$cores" | tee "results/static-$1.$name.json"
+  done
 }
 
 case ${1:-} in
