@@ -293,9 +293,7 @@ async def test_a_second_signal_aborts() -> None:
         await asyncio.sleep(0.5)
         assert server.process.poll() is None
         server.process.send_signal(signal.SIGTERM)
-        began = time.monotonic()
-        assert await asyncio.to_thread(server.process.wait, PATIENCE_SECONDS) == 1
-        assert time.monotonic() - began < 10
+        assert await asyncio.to_thread(server.process.wait, PATIENCE_SECONDS) == 1, "not after the 600 s of a drain"
         assert server.is_gone()
         await last_words(socket)
 
